@@ -1,0 +1,1 @@
+"""The plug-in API. A connector imports this package, pyarrow and its driver, and nothing else of dropless."""

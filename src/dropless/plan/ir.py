@@ -1,0 +1,232 @@
+"""The plan: a DAG of operators over named columns.
+
+Rows between operators carry hidden columns beside the visible ones:
+- `__at0`, `__at1`, ... BIGINT: the places (`connect.api.place`) of the source records a row came from; `places` of them.
+- `__w` TINYINT, only where `changes` is "updating": +1 the row is added, -1 it is taken back.
+
+Every SQL text in an operator is DuckDB SQL over the input's visible columns, quoted, and free of aggregates and
+subqueries unless said otherwise. `now()` and its kin are already replaced by `getvariable('run_started')`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dropless.connect.api import Field
+from dropless.contract.model import BatchRule, Rule, UniqueRule
+from dropless.errors import Place
+
+Changes = Literal["append-only", "updating"]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What all operators have. `relation` is the transform, source or sink the user knows it by.
+
+    `name` is unique and stable while the user's text is (`lines`, `lines.filter`, `daily_revenue.aggregate`).
+    `key` is a set of visible columns that determines a row, or empty. `fans_out` is true where one record can give
+    several rows here or upstream, so that records must be counted as distinct places. `table` is true where all
+    inputs are tables: the operator is computed afresh in every run.
+    """
+
+    name: str
+    relation: str
+    inputs: tuple[str, ...]
+    columns: tuple[Field, ...]
+    changes: Changes = "append-only"
+    key: tuple[str, ...] = ()
+    places: int = 1
+    fans_out: bool = False
+    table: bool = False
+    where: Place | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Scan(Operator):
+    """The accepted records of a source."""
+
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Filter(Operator):
+    """Keeps rows where `condition` is TRUE. Fate of the others: filtered."""
+
+    condition: str = "TRUE"
+
+
+@dataclass(frozen=True)
+class Item:
+    name: str
+    sql: str
+    type: str
+
+
+@dataclass(frozen=True)
+class Project(Operator):
+    """One row out for each row in. A row on which an item fails is a dead letter of this stage."""
+
+    items: tuple[Item, ...] = ()
+
+
+@dataclass(frozen=True)
+class Apply(Operator):
+    """A Python function from an Arrow table to an Arrow table, row by row in meaning.
+
+    It gets the visible columns and the hidden ones; it may drop or multiply rows if it keeps the hidden columns, else
+    it must return as many rows as it got.
+    """
+
+    function: Any = None
+
+
+@dataclass(frozen=True)
+class Check(Operator):
+    """Judges each row by `rules`. quarantine: a dead letter of stage `check:RELATION`; warn: counted; stop: counted, a gate."""
+
+    rules: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unique(Operator):
+    """Stateful. Refuses (quarantine) or counts rows whose `rule.columns` were seen before, by first in reading order."""
+
+    rules: tuple[UniqueRule, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unnest(Operator):
+    """Row-wise with fan-out: `sql` is a complete SELECT over `in0` giving the output columns and all hidden columns."""
+
+    sql: str = ""
+
+
+@dataclass(frozen=True)
+class Lookup(Operator):
+    """Row-wise join of a log (inputs[0]) with a table relation (inputs[1]), pinned for the run.
+
+    `condition` is over `l` and `r`; `items` over `l` and `r` too. inner: a row without partner is unmatched.
+    left: it passes with NULLs. semi: unmatched. anti: a row *with* partner is filtered.
+    """
+
+    how: Literal["inner", "left", "semi", "anti"] = "inner"
+    condition: str = "TRUE"
+    items: tuple[Item, ...] = ()
+
+
+@dataclass(frozen=True)
+class Join(Operator):
+    """Stateful inner join of two logs (or changelogs) on `left_keys` = `right_keys` (columns) and `residual` over l, r.
+
+    A record without partner yet is held and released when one comes.
+    """
+
+    left_keys: tuple[str, ...] = ()
+    right_keys: tuple[str, ...] = ()
+    residual: str = "TRUE"
+    items: tuple[Item, ...] = ()
+
+
+@dataclass(frozen=True)
+class Call:
+    """One aggregate: `func` in count_star, count, sum, min, max, count_distinct, sum_distinct; `argument` is an input column."""
+
+    name: str
+    func: str
+    argument: str | None
+    type: str
+    argument_type: str = ""
+    filter: str | None = None
+    """A boolean input column; only rows where it is TRUE count."""
+
+
+@dataclass(frozen=True)
+class Aggregate(Operator):
+    """Stateful group-by with accumulators. Output columns: keys, then calls. Updating. Records are folded.
+
+    Without keys there is exactly one output row, from the first epoch on.
+    """
+
+    keys: tuple[str, ...] = ()
+    calls: tuple[Call, ...] = ()
+
+
+@dataclass(frozen=True)
+class Distinct(Operator):
+    """Stateful. One row for each distinct visible row. Fate of the others: deduplicated. Append-only if its input is."""
+
+
+@dataclass(frozen=True)
+class Union(Operator):
+    """All rows of all inputs, whose columns agree by position."""
+
+
+@dataclass(frozen=True)
+class Keyed(Operator):
+    """Stateful and general: keeps all input rows by key and recomputes the touched keys with `sql`.
+
+    `keys[i]` are columns of input i; equal keys belong together. `sql` is a complete SELECT over `in0`, `in1`, ... giving the
+    visible output columns; it must give for a set of keys exactly the rows the whole would give for these keys.
+    Empty keys mean: recompute everything. `in0`... have columns `__split` (VARCHAR, the split's id) and `__position`
+    for ordering ties. Updating. Records are folded.
+    """
+
+    keys: tuple[tuple[str, ...], ...] = ()
+    sql: str = ""
+
+
+@dataclass(frozen=True)
+class Last(Operator):
+    """Stateful. Keeps for each key the row that is last by `order_by` (columns, ascending), then by (split, position). Updating."""
+
+    order_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Collect(Operator):
+    """Stateful. Keeps a copy of all its rows, passes nothing on.
+
+    scope "pipeline": for an overwrite sink, across runs. scope "run": for the batch checks of one run.
+    """
+
+    scope: Literal["pipeline", "run"] = "pipeline"
+    rules: tuple[BatchRule, ...] = ()
+    sink: str | None = None
+
+
+@dataclass(frozen=True)
+class Deliver(Operator):
+    """The edge into a sink."""
+
+    sink: str = ""
+    mode: Literal["append", "upsert", "overwrite"] = "append"
+    sink_key: tuple[str, ...] = ()
+
+
+STATEFUL = (Unique, Join, Aggregate, Distinct, Keyed, Last, Collect)
+ROWWISE = (Filter, Project, Apply, Check, Unnest, Lookup, Union)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Operators in topological order, inputs first, and which operator ends each relation."""
+
+    operators: Mapping[str, Operator]
+    relations: Mapping[str, str]
+
+    def consumers(self, name: str) -> list[Operator]:
+        """The operators that read `name`, in order."""
+        return [o for o in self.operators.values() if name in o.inputs]
+
+    def ancestors(self, name: str) -> set[str]:
+        """All operators `name` depends on."""
+        found: set[str] = set()
+        todo = list(self.operators[name].inputs)
+        while todo:
+            at = todo.pop()
+            if at not in found:
+                found.add(at)
+                todo += self.operators[at].inputs
+        return found

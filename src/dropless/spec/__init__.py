@@ -1,0 +1,1 @@
+"""What the user wrote, as values. No I/O beyond reading definition files."""
