@@ -262,12 +262,16 @@ NOTHING = Replaces()
 
 @dataclass(frozen=True)
 class CommitPermit:
-    """Proof that the epoch's commit point has passed. Only `dropless.protocol` makes one (L3)."""
+    """Proof that the epoch's commit point has passed. Only `dropless.protocol` makes one (L3).
+
+    `ledger` is the identity its ledger was made with: epoch numbers of two ledgers cannot be compared.
+    """
 
     pipeline: str
     epoch: int
     generation: int
     seal: object = field(repr=False, default=None)
+    ledger: str = ""
 
 
 class Sink(ABC, Generic[C]):
