@@ -39,7 +39,7 @@ class UniqueRule:
 
 @dataclass(frozen=True)
 class BatchRule:
-    """A condition on all records of a run: `kind` and `arguments` as in `spec.model.CheckSpec`."""
+    """A condition on all records of a run: `kind` and `arguments` as `batch` and `arguments` of `spec.model.CheckSpec`."""
 
     name: str
     kind: str

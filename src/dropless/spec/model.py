@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from dropless.connect.config import field as setting
 from dropless.errors import Place
 
 Action = Literal["quarantine", "warn", "stop"]
@@ -52,11 +53,18 @@ class TransformSpec:
 
 @dataclass(frozen=True)
 class CheckSpec:
-    """One check of a relation. Exactly one of the kinds is set.
+    """One check of a relation. Either `row` or `batch` is set.
 
-    `row` is a condition that must hold for each row (NULL holds). `sql` is a query or scalar expression over the
-    relation whose result `must_be` holds against. The others are batch checks by name with their bounds:
-    `count`, `unique`, `null_rate`, `range`, `references`.
+    `row` is a condition that must hold for each row (NULL holds). `batch` is a kind, judged over all rows of a run:
+
+    - `count`: arguments `min`, `max` (either may be absent);
+    - `unique`: `columns`, a tuple;
+    - `null_rate`: `column`, `max` (a share from 0 to 1);
+    - `range`: `column`, `min`, `max` (a number, or text of a date or timestamp; either may be absent);
+    - `references`: `columns`, `relation`, `key` (tuples of equal length; NULL refers to nothing and holds);
+    - `sql`: `query` (always a SELECT that gives one value), `object` (the name by which the query reads the rows), and exactly one
+      bound: `must_be`, `must_not_be`, `must_be_greater_than`, `must_be_greater_or_equal_to`, `must_be_less_than`,
+      `must_be_less_or_equal_to`, `must_be_between`, `must_not_be_between` (the last two a pair, inclusive).
     """
 
     name: str
@@ -96,11 +104,11 @@ class Slo:
 class Settings:
     """How a run is executed; none of it changes the result (L9)."""
 
-    workers: int = 0
-    epoch_bytes: int = 128 << 20
-    epoch_rows: int = 1_000_000
-    chunk_bytes: int = 16 << 20
-    memory_mib: int = 512
+    workers: int = setting("Worker threads; 0 takes one for each core.", default=0, minimum=0)
+    epoch_bytes: int = setting("Input bytes after which an epoch is closed.", default=128 << 20, minimum=1, size=True)
+    epoch_rows: int = setting("Records after which an epoch is closed.", default=1_000_000, minimum=1)
+    chunk_bytes: int = setting("Input bytes that are decoded at once.", default=16 << 20, minimum=1, size=True)
+    memory_mib: int = setting("Memory a run keeps to, in MiB.", default=512, minimum=64)
 
 
 @dataclass(frozen=True)
