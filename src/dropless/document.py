@@ -143,7 +143,7 @@ class _Converter:
     def place(self, mark: Any, path: PathKey) -> Place:
         return Place(self.file, mark.line + 1, dotted(path))
 
-    def convert(self, node: yaml.Node, path: PathKey, mark: Any, depth: int = 0) -> Node:
+    def convert(self, node: Any, path: PathKey, mark: Any, depth: int = 0) -> Node:
         self.count += 1
         if depth > _MAX_DEPTH or self.count > _MAX_NODES:
             raise _Refused(
@@ -248,7 +248,7 @@ def parse(text: str, file: str, family: str) -> tuple[Node | None, list[Problem]
 
 
 def from_python(value: Any, place: Place, path: PathKey = (), lines: Mapping[PathKey, int] | None = None) -> Node:
-    """The tree of plain Python values. `lines` gives the line of a path where it is known, else it is that of `place`."""
+    """The tree of plain Python values. `lines` gives the lines of paths where they are known, else `place` does."""
     line = (lines or {}).get(path, place.line)
     here = Place(place.file, line, dotted(path))
     inner = Place(place.file, line)
@@ -293,3 +293,121 @@ def expand(node: Node, env: Mapping[str, str], problems: list[Problem], code: st
 
     text = _VARIABLE.sub(value_of, node.value)
     return replace(node, value=resolve(text) if node.plain else text, text=text, expanded=True)
+
+
+# ---------------------------------------------------------------- taking apart
+
+
+class Reader:
+    """Takes a tree apart and notes everything that is wrong with it, under the codes of one family."""
+
+    def __init__(self, family: str) -> None:
+        self.family = family
+        self.problems: list[Problem] = []
+
+    def note(self, kind: str, message: str, at: Node | Place, hint: str | None = None) -> None:
+        place = at.place if isinstance(at, Node) else at
+        self.problems.append(Problem(f"{self.family}.{kind}", message, place, hint))
+
+    def wrong(self, what: str, expected: str, node: Node, hint: str | None = None) -> None:
+        self.note("wrong_type", f"{what} expects {expected}, found {node.describe()}", node, hint)
+
+    def fields(self, node: Node, what: str, known: Iterable[str], required: Iterable[str] = ()) -> dict[str, Node]:
+        """The known keys of a mapping. A slip in a required key is one problem, and its value is taken as meant."""
+        if not isinstance(node.value, dict):
+            self.wrong(what, "a mapping", node)
+            return {}
+        names, missing = list(known), [name for name in required if name not in node.value]
+        taken: dict[str, Node] = {}
+        for key, child in node.value.items():
+            if key in names:
+                taken[key] = child
+                continue
+            meant = suggestion(key, missing)
+            if meant is not None:
+                missing.remove(meant)
+                taken[meant] = child
+            hint = did_you_mean(key, [meant] if meant else names)
+            self.note("unknown_field", f'{what} has no setting "{key}"', child, hint)
+        for name in missing:
+            self.note("missing_field", f'{what} needs "{name}"', node)
+        return taken
+
+    def text(self, node: Node | None, what: str) -> str | None:
+        if node is None:
+            return None
+        if isinstance(node.value, str):
+            return node.value
+        if node.expanded:
+            return node.text
+        is_number = isinstance(node.value, int | float)
+        self.wrong(what, "text", node, f'write "{node.raw}" in quotes' if is_number else None)
+        return None
+
+    def flag(self, node: Node | None, what: str) -> bool | None:
+        if node is None or isinstance(node.value, bool):
+            return None if node is None else node.value
+        self.wrong(what, "true or false", node)
+        return None
+
+    def number(self, node: Node | None, what: str) -> int | float | None:
+        if node is None:
+            return None
+        if isinstance(node.value, int | float) and not isinstance(node.value, bool):
+            return node.value
+        self.wrong(what, "a number", node)
+        return None
+
+    def whole(self, node: Node | None, what: str, minimum: int = 0) -> int | None:
+        if node is None:
+            return None
+        if not isinstance(node.value, int) or isinstance(node.value, bool):
+            self.wrong(what, "a whole number", node)
+            return None
+        if node.value < minimum:
+            self.note("bad_value", f"{what} is {node.raw}, less than {minimum}", node)
+            return None
+        return node.value
+
+    def choice(self, node: Node | None, what: str, choices: Iterable[str]) -> str | None:
+        if node is None:
+            return None
+        options = list(choices)
+        if isinstance(node.value, str) and node.value in options:
+            return node.value
+        near = suggestion(node.raw, options)
+        hint = f'did you mean "{near}"?' if near else None
+        self.note("bad_value", f"{what} is {node.describe()}, expected one of {', '.join(options)}", node, hint)
+        return None
+
+    def texts(self, node: Node | None, what: str) -> tuple[str, ...]:
+        """A list of text without repetition; empty where it is absent or wrong."""
+        if node is None:
+            return ()
+        if not isinstance(node.value, list):
+            self.wrong(what, "a list", node, f"write [{node.raw}]" if isinstance(node.value, str) else None)
+            return ()
+        found = [self.text(child, f"{what}[{i}]") for i, child in enumerate(node.value)]
+        words = [word for word in found if word is not None]
+        if not node.value:
+            self.note("bad_value", f"{what} is an empty list", node)
+        for word in sorted({w for w in words if words.count(w) > 1}):
+            self.note("bad_value", f'{what} names "{word}" twice', node)
+        return tuple(dict.fromkeys(words))
+
+    def children(self, node: Node | None, what: str) -> dict[str, Node]:
+        """The entries of a mapping with free keys; empty where it is absent or wrong."""
+        if node is None or node.value is None:
+            return {}
+        if isinstance(node.value, dict):
+            return dict(node.value)
+        self.wrong(what, "a mapping", node)
+        return {}
+
+    def items(self, node: Node | None, what: str) -> list[Node]:
+        if node is None or node.value is None:
+            return []
+        if isinstance(node.value, list):
+            return list(node.value)
+        self.wrong(what, "a list", node)
+        return []

@@ -29,7 +29,10 @@ class EventTime:
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """One source: the connector's word, its parsed settings (an instance of its `config_type`), and how it is governed."""
+    """One source: the connector's word, its parsed settings (its `config_type`), and how it is governed.
+
+    `config` is None where the settings are wrong, which the problems say.
+    """
 
     name: str
     connector: str
@@ -62,8 +65,8 @@ class CheckSpec:
     - `null_rate`: `column`, `max` (a share from 0 to 1);
     - `range`: `column`, `min`, `max` (a number, or text of a date or timestamp; either may be absent);
     - `references`: `columns`, `relation`, `key` (tuples of equal length; NULL refers to nothing and holds);
-    - `sql`: `query` (always a SELECT that gives one value), `object` (the name by which the query reads the rows), and exactly one
-      bound: `must_be`, `must_not_be`, `must_be_greater_than`, `must_be_greater_or_equal_to`, `must_be_less_than`,
+    - `sql`: `query` (a SELECT that gives one value), `object` (the name the query reads the rows by), and one bound:
+      `must_be`, `must_not_be`, `must_be_greater_than`, `must_be_greater_or_equal_to`, `must_be_less_than`,
       `must_be_less_or_equal_to`, `must_be_between`, `must_not_be_between` (the last two a pair, inclusive).
     """
 
@@ -127,7 +130,7 @@ class PipelineSpec:
     settings: Settings = Settings()
     places: Mapping[PathKey, Place] = field(default_factory=dict)
     version: str = ""
-    """Digest of the definition's text and its contracts' texts: what `epochs` and letters name as the version they ran under."""
+    """Digest of the definition and its contracts: what epochs and letters name as the version they ran under."""
 
     def place(self, *path: str | int) -> Place | None:
         """The line of the nearest enclosing thing at `path`, for messages."""
