@@ -32,7 +32,7 @@ def create(table: str) -> str:
 def settled(marker: Marker | None, permit: CommitPermit, sink: str, replaceable: bool) -> bool:
     """True where the target holds the epoch already, so that nothing is to be done.
 
-    `replaceable` says that the table is absent or is replaced as a whole, so that an earlier ledger's rows do not matter.
+    `replaceable` says that the table is absent or is replaced as a whole, so that another ledger's rows do not matter.
     Raises Fenced for a generation older than the marker's, ConnectorError for a marker of another ledger.
     """
     if marker is None:
@@ -45,7 +45,7 @@ def settled(marker: Marker | None, permit: CommitPermit, sink: str, replaceable:
         raise ConnectorError(
             problem(
                 "sink.other_ledger",
-                f'the target of sink "{sink}" holds epoch {marker.epoch} of another ledger of pipeline "{permit.pipeline}"',
+                f'the target of sink "{sink}" holds epoch {marker.epoch} of another ledger of "{permit.pipeline}"',
                 hint=f"bring that ledger back, or begin anew: delete from {TABLE} where {where}",
             )
         )

@@ -71,7 +71,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def disk_errors(sink: str) -> Iterator[None]:
-    """Turns an operating system's error while staging into one of ours; a full disk is an outage, not a refusal (L13)."""
+    """Turns an operating system's error into one of ours; a full disk is an outage, not a refusal (L13)."""
     try:
         yield
     except OSError as e:
@@ -186,7 +186,9 @@ class Stage:
         """Raises `sink.lost` where a file of a committed, unpublished epoch is gone: its rows exist nowhere else."""
         for path in staged.files:
             if not path.exists():
-                text = f'sink "{self._sink}" cannot publish epoch {staged.epoch}: {path.name} is gone from {path.parent}'
+                text = (
+                    f'sink "{self._sink}" cannot publish epoch {staged.epoch}: {path.name} is gone from {path.parent}'
+                )
                 raise ConnectorError(problem("sink.lost", text))
 
     def abort(self, epoch: int) -> None:
@@ -202,7 +204,9 @@ class Stage:
 
     def forget(self, token: bytes) -> None:
         """The token's files are gone."""
-        for path in self.load(token).files:
+        staged = self.load(token)
+        self._mine.discard(staged.epoch)
+        for path in staged.files:
             path.unlink(missing_ok=True)
 
     def close(self) -> None:
