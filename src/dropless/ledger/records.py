@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-FATES = ("delivered", "filtered", "unmatched", "deduplicated", "folded", "late", "quarantined")
+from dropless.protocol.fates import FATES as FATES
+
 RunKind = Literal["run", "replay", "backfill"]
 RunStatus = Literal["running", "succeeded", "stopped", "failed"]
 
@@ -98,6 +99,10 @@ class LetterFile:
     path: str
     count: int
     kind: Literal["letters", "amendments"] = "letters"
+    targets: tuple[int, ...] = ()
+    """Of amendments: the ids of the letter files they amend."""
+    joined: bool = False
+    """True where a letter of the file was made of several source records."""
 
 
 @dataclass(frozen=True)
@@ -141,3 +146,39 @@ class Epoch:
     held: bool = False
     resets: bool = False
     """True for the first epoch of a full backfill: earlier offsets, state and letters no longer count."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution as the ledger knows it. `gated` runs are judged as a whole before anything of them is published."""
+
+    id: int
+    pipeline: str
+    kind: RunKind
+    definition: str
+    gated: bool
+    status: RunStatus
+    reason: str
+    started: str
+    finished: str | None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a split is committed: the next offset's value, its order position, records so far, whether it has ended."""
+
+    next: Any
+    last: int
+    records: int
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Unpublished:
+    """A token of a committed epoch that a sink has not been told to make visible, or that is parked because it refused."""
+
+    epoch: int
+    sink: str
+    token: bytes
+    parked: str | None = None

@@ -1,0 +1,171 @@
+"""What is currently true, derived from the epochs that count: not aborted, and not before the last reset."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from dropless.errors import DefinitionError, problem
+from dropless.ledger import states
+from dropless.ledger.commit import SINCE_RESET, load
+from dropless.ledger.records import Progress, Range, Run, SplitFact, StateFile, Unpublished
+
+COUNTS = f"e.pipeline = :pipeline AND e.status <> 'aborted' AND e.number >= {SINCE_RESET}"
+"""Of an epoch `e`: that its offsets and state count."""
+
+_RUN = "id, pipeline, kind, definition, gated, status, reason, started, finished, details"
+
+
+def run(con: sqlite3.Connection, pipeline: str, number: int) -> Run:
+    """The run of that number. Raises DefinitionError `ledger.no_such_run`."""
+    row = con.execute(f"SELECT {_RUN} FROM runs WHERE id = ? AND pipeline = ?", (number, pipeline)).fetchone()
+    if row is None:
+        hint = f"see: dropless runs {pipeline}"
+        raise DefinitionError(problem("ledger.no_such_run", f'"{pipeline}" has no run {number}', hint=hint))
+    return to_run(row)
+
+
+def to_run(row: Sequence[Any]) -> Run:
+    """A row of `SELECT * FROM runs`, as a value."""
+    id, pipeline, kind, definition, gated, status, reason, started, finished, details = row
+    return Run(id, pipeline, kind, definition, bool(gated), status, reason, started, finished, load(details))
+
+
+def abort_held(con: sqlite3.Connection, pipeline: str, run: int) -> None:
+    """The held epochs of the run are aborted, and letters are in the states they had before them (L10)."""
+    changes = con.execute(
+        "SELECT t.file, t.rows, t.before, t.after FROM transitions t JOIN epochs e ON e.id = t.epoch"
+        " WHERE e.run = ? AND e.status = 'held' ORDER BY t.id DESC",
+        (run,),
+    ).fetchall()
+    for file, rows, before, after in changes:
+        states.undo(con, pipeline, file, rows, before, after)
+    con.execute("UPDATE epochs SET status = 'aborted' WHERE run = ? AND status = 'held'", (run,))
+
+
+def number_splits(
+    con: sqlite3.Connection, pipeline: str, splits: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], int]:
+    known = {(source, split): n for source, split, n in _splits(con, pipeline, "source, split, number")}
+    new = [key for key in dict.fromkeys(splits) if key not in known]
+    first = max(known.values(), default=0) + 1
+    con.executemany(
+        "INSERT INTO splits (pipeline, number, source, split, finished) VALUES (?, ?, ?, ?, 0)",
+        [(pipeline, first + i, *key) for i, key in enumerate(new)],
+    )
+    known.update({key: first + i for i, key in enumerate(new)})
+    return {key: known[key] for key in splits}
+
+
+def split_facts(con: sqlite3.Connection, pipeline: str) -> dict[tuple[str, str], SplitFact]:
+    rows = _splits(con, pipeline, "number, source, split, size, modified, finished")
+    return {(row[1], row[2]): SplitFact(row[0], row[1], row[2], row[3], row[4], bool(row[5])) for row in rows}
+
+
+def _splits(con: sqlite3.Connection, pipeline: str, columns: str) -> list[tuple[Any, ...]]:
+    return con.execute(f"SELECT {columns} FROM splits WHERE pipeline = ? ORDER BY number", (pipeline,)).fetchall()
+
+
+def offsets(con: sqlite3.Connection, pipeline: str) -> dict[tuple[str, str], Progress]:
+    # A range without a start begins its split, again after a backfill; only what follows the last of them counts.
+    rows = con.execute(
+        f"""
+        WITH counting AS (SELECT r.* FROM ranges r JOIN epochs e ON e.id = r.epoch WHERE {COUNTS}),
+             borders AS (SELECT split, max(id) FILTER (WHERE start IS NULL) AS first, max(id) AS last FROM counting GROUP BY split),
+             sums AS (SELECT c.split, sum(c.records) AS records FROM counting c JOIN borders b ON b.split = c.split
+                      WHERE c.id >= b.first GROUP BY c.split)
+        SELECT s.source, s.split, r.next, r.last, sums.records, r.finished
+        FROM borders b JOIN ranges r ON r.id = b.last JOIN splits s ON s.id = b.split JOIN sums ON sums.split = b.split
+        ORDER BY s.number
+        """,
+        {"pipeline": pipeline},
+    ).fetchall()
+    return {(row[0], row[1]): Progress(load(row[2]), row[3], row[4], bool(row[5])) for row in rows}
+
+
+def ranges(
+    con: sqlite3.Connection, pipeline: str, source: str | None, split: str | None, include_aborted: bool
+) -> list[tuple[int, str, Range]]:
+    which = "e.pipeline = :pipeline" if include_aborted else COUNTS
+    rows = con.execute(
+        f"""
+        SELECT e.number, e.status, s.source, s.split, r.start, r.next, r.first, r.last, r.records, r.digest, r.finished,
+               s.id, r.start IS NULL
+        FROM ranges r JOIN epochs e ON e.id = r.epoch JOIN splits s ON s.id = r.split
+        WHERE {which} AND (:source IS NULL OR s.source = :source) AND (:split IS NULL OR s.split = :split) ORDER BY r.id
+        """,
+        {"pipeline": pipeline, "source": source, "split": split},
+    ).fetchall()
+    if not include_aborted:
+        begins = {row[11]: i for i, row in enumerate(rows) if row[12]}
+        rows = [row for i, row in enumerate(rows) if i >= begins[row[11]]]
+    return [(r[0], r[1], Range(r[2], r[3], load(r[4]), load(r[5]), r[6], r[7], r[8], r[9], bool(r[10]))) for r in rows]
+
+
+def unpublished(con: sqlite3.Connection, pipeline: str) -> list[Unpublished]:
+    rows = con.execute(
+        "SELECT e.number, t.sink, t.token, t.parked FROM tokens t JOIN epochs e ON e.id = t.epoch"
+        " WHERE t.published IS NULL AND e.pipeline = ? AND e.status = 'committed' ORDER BY e.number, t.sink",
+        (pipeline,),
+    )
+    return [Unpublished(*row) for row in rows]
+
+
+def abandoned(con: sqlite3.Connection, pipeline: str) -> list[Unpublished]:
+    rows = con.execute(
+        "SELECT e.number, t.sink, t.token, t.parked FROM tokens t JOIN epochs e ON e.id = t.epoch"
+        " WHERE t.published IS NULL AND t.forgotten IS NULL AND e.pipeline = ? AND e.status = 'aborted' ORDER BY e.number, t.sink",
+        (pipeline,),
+    )
+    return [Unpublished(*row) for row in rows]
+
+
+def mark_published(con: sqlite3.Connection, pipeline: str, epoch: int, sink: str, at: str) -> None:
+    changed = con.execute(
+        "UPDATE tokens SET published = coalesce(published, ?), parked = NULL WHERE sink = ? AND epoch ="
+        " (SELECT id FROM epochs WHERE pipeline = ? AND number = ? AND status = 'committed')",
+        (at, sink, pipeline, epoch),
+    ).rowcount
+    assert changed == 1, f"epoch {epoch} of {pipeline} has no committed token for {sink}"
+
+
+def set_token(con: sqlite3.Connection, pipeline: str, epoch: int, sink: str, column: str, value: str) -> None:
+    """`parked` or `forgotten` of a token that is not published is `value`."""
+    changed = con.execute(
+        f"UPDATE tokens SET {column} = ? WHERE sink = ? AND published IS NULL AND epoch ="
+        " (SELECT id FROM epochs WHERE pipeline = ? AND number = ?)",
+        (value, sink, pipeline, epoch),
+    ).rowcount
+    assert changed == 1, f"epoch {epoch} of {pipeline} has no unpublished token for {sink}"
+
+
+def state_files(con: sqlite3.Connection, pipeline: str, but_held: bool = False) -> dict[str, list[StateFile]]:
+    """The chain of each operator; without the held epochs it is what counts if their run is stopped."""
+    also = " AND e.status <> 'held'" if but_held else ""
+    # Without the held epochs, a reset among them is none either.
+    counts = COUNTS.replace("status <> 'aborted'", "status = 'committed'") if but_held else COUNTS
+    rows = con.execute(
+        f"SELECT f.operator, f.fingerprint, f.path, f.kind FROM state_files f JOIN epochs e ON e.id = f.epoch"
+        f" WHERE {counts}{also} ORDER BY f.id",
+        {"pipeline": pipeline},
+    )
+    chains: dict[str, list[StateFile]] = {}
+    for row in rows:
+        file = StateFile(*row)
+        if file.kind == "snapshot":
+            chains[file.operator] = [file]
+        else:
+            chains.setdefault(file.operator, []).append(file)
+    return chains
+
+
+def kept_files(con: sqlite3.Connection, pipeline: str) -> set[str]:
+    """Paths of all letters, and of the state files that count, whichever way an open run ends."""
+    kept = {
+        f.path for but_held in (False, True) for chain in state_files(con, pipeline, but_held).values() for f in chain
+    }
+    letters = con.execute(
+        "SELECT f.path FROM letter_files f JOIN epochs e ON e.id = f.epoch WHERE e.pipeline = ?", (pipeline,)
+    )
+    return kept | {path for (path,) in letters}

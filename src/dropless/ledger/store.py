@@ -1,0 +1,323 @@
+"""The ledger of the pipelines beside one definition: `FOLDER/.dropless/ledger.sqlite`.
+
+The engine commits epochs here and nowhere else; commands read here while a run goes on. Survivable faults: SIGKILL or a
+power cut at any instruction, two processes on one pipeline, a full disk. Not survivable: lost or altered files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from dropless.errors import LedgerCorrupt, problem
+from dropless.ledger import commit, derive, report, states
+from dropless.ledger.database import Database, translated
+from dropless.ledger.ownership import Owner, Ownership, check_current
+from dropless.ledger.records import Epoch, Progress, Range, Run, RunKind, RunStatus, SplitFact, StateFile, Unpublished
+
+FOLDER = ".dropless"
+FILE = "ledger.sqlite"
+_FOLDERS = ("letters", "state", "staging")
+
+
+def utc_now() -> str:
+    """The time as every stored fact has it: ISO 8601, UTC, microseconds."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+class Ledger:
+    """The durable record of one or several pipelines. Its methods may be called from several threads."""
+
+    def __init__(self, folder: Path, clock: Callable[[], str] = utc_now) -> None:
+        self.root = folder / FOLDER
+        self._clock = clock
+        with translated(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+        self.database = Database(self.root / FILE)
+        self._ownership = Ownership(self.database, self.root)
+
+    @overload
+    @classmethod
+    def open(cls, folder: Path, create: Literal[True] = True, clock: Callable[[], str] = utc_now) -> Ledger: ...
+    @overload
+    @classmethod
+    def open(cls, folder: Path, create: bool, clock: Callable[[], str] = utc_now) -> Ledger | None: ...
+    @classmethod
+    def open(cls, folder: Path, create: bool = True, clock: Callable[[], str] = utc_now) -> Ledger | None:
+        """The ledger of the definitions in `folder`. With `create=False` None where there is none, and nothing is created."""
+        file = folder / FOLDER / FILE
+        with translated(file):
+            empty = not file.exists() or file.stat().st_size == 0
+            if empty and (work := next((folder / FOLDER).glob("*/lock-*"), None)):
+                # Starting over in silence would deliver everything twice (L4).
+                hint = f"restore it from a backup, or remove {folder / FOLDER} and empty the sinks to start over"
+                message = f"{file} is missing or empty, but {work.parent} holds the work of a pipeline"
+                raise LedgerCorrupt(problem("ledger.missing", message, hint=hint))
+        return cls(folder, clock) if create or not empty else None
+
+    def close(self) -> None:
+        """Locks held and the connection are given back."""
+        self._ownership.release_all()
+        self.database.close()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Folders
+
+    def folder(self, pipeline: str, name: Literal["", "letters", "state", "staging"] = "") -> Path:
+        """The pipeline's folder, or its part for letters, state or staging; paths in the ledger are relative to the former."""
+        return self.root / pipeline / name if name else self.root / pipeline
+
+    # Ownership
+
+    def acquire(self, pipeline: str, owner: str, take_over: bool = False) -> int:
+        """This process owns the pipeline under the generation returned; every older one can no longer commit (L5).
+
+        Raises Fenced `protocol.busy` while another process that owns it is alive, unless `take_over`.
+        """
+        with translated(self.root):
+            generation = self._ownership.acquire(pipeline, owner, self._clock(), take_over)
+            for name in _FOLDERS:
+                (self.root / pipeline / name).mkdir(parents=True, exist_ok=True)
+        return generation
+
+    def release(self, pipeline: str) -> None:
+        """Another process may acquire the pipeline at once."""
+        self._ownership.release(pipeline)
+
+    def owner(self, pipeline: str) -> Owner | None:
+        """The process that runs the pipeline now, or None."""
+        return self._ownership.live(pipeline)
+
+    def check_generation(self, generation: int, pipeline: str, doing: str) -> None:
+        """Raises Fenced where the generation is stale; to be called before anything outside the ledger is made visible (L5)."""
+        with self.database.read() as con:
+            check_current(con, pipeline, generation, doing)
+
+    def pipelines(self) -> list[str]:
+        """The pipelines that were ever run here."""
+        return [name for (name,) in self.database.rows("SELECT name FROM pipelines ORDER BY name")]
+
+    # Runs
+
+    def begin_run(
+        self,
+        generation: int,
+        pipeline: str,
+        kind: RunKind,
+        definition: str,
+        gated: bool,
+        details: Mapping[str, Any] | None = None,
+        started: str | None = None,
+    ) -> Run:
+        """A run is open. Only one run of a pipeline is open at a time; an interrupted one is resumed or finished first."""
+        with self.database.write() as con:
+            check_current(con, pipeline, generation, "beginning a run")
+            cursor = con.execute(
+                "INSERT INTO runs (pipeline, kind, definition, gated, status, reason, started, details) VALUES (?, ?, ?, ?, 'running', '', ?, ?)",
+                (pipeline, kind, definition, gated, started or self._clock(), commit.dump(dict(details or {}))),
+            )
+            assert cursor.lastrowid is not None
+            return derive.run(con, pipeline, cursor.lastrowid)
+
+    def open_run(self, pipeline: str) -> Run | None:
+        """The run that has not ended: going on if `owner` is alive, else left by a process that died."""
+        with self.database.read() as con:
+            row = con.execute("SELECT id FROM runs WHERE pipeline = ? AND status = 'running'", (pipeline,)).fetchone()
+            return derive.run(con, pipeline, row[0]) if row else None
+
+    def finish_run(self, generation: int, run: Run, status: RunStatus, reason: str = "") -> None:
+        """The run has ended, its unsettled claims are released, and, where it was gated, its held epochs are settled.
+
+        succeeded: they are committed and can be published. stopped, failed: they are aborted with their offsets, state, letters
+        and letter transitions (L10); what the run found out stays readable under it.
+        """
+        assert status != "running"
+        with self.database.write() as con:
+            check_current(con, run.pipeline, generation, "ending the run")
+            if status == "succeeded":
+                con.execute("UPDATE epochs SET status = 'committed' WHERE run = ? AND status = 'held'", (run.id,))
+            else:
+                derive.abort_held(con, run.pipeline, run.id)
+            states.release(con, run.pipeline, run.id)
+            con.execute(
+                "UPDATE runs SET status = ?, reason = ?, finished = ? WHERE id = ? AND status = 'running'",
+                (status, reason, self._clock(), run.id),
+            )
+
+    def release_claims(self, generation: int, run: Run) -> int:
+        """Letters the run claimed and no epoch settled are open again; returns how many (L7)."""
+        with self.database.write() as con:
+            check_current(con, run.pipeline, generation, "releasing claims")
+            return states.release(con, run.pipeline, run.id)
+
+    # Splits and offsets
+
+    def number_splits(self, pipeline: str, splits: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        """Every (source, split) has a number that never changes; those seen first get the next ones in order."""
+        with self.database.write() as con:
+            return derive.number_splits(con, pipeline, splits)
+
+    def split_facts(self, pipeline: str) -> dict[tuple[str, str], SplitFact]:
+        """What is known of every split that was ever numbered."""
+        with self.database.read() as con:
+            return derive.split_facts(con, pipeline)
+
+    def split_name(self, pipeline: str, number: int) -> tuple[str, str]:
+        """The source and split of a number that `number_splits` gave out."""
+        row = self.database.row(
+            "SELECT source, split FROM splits WHERE pipeline = ? AND number = ?", (pipeline, number)
+        )
+        assert row, f"no split of {pipeline} has number {number}"
+        return row[0], row[1]
+
+    def update_split(self, pipeline: str, fact: SplitFact) -> None:
+        """The split's size, time and end are these, for instance after its content was found unchanged."""
+        with self.database.write() as con:
+            commit.upsert_split(con, pipeline, fact)
+
+    def offsets(self, pipeline: str) -> dict[tuple[str, str], Progress]:
+        """How far each split is committed (held epochs included), derived from the ranges that count."""
+        with self.database.read() as con:
+            return derive.offsets(con, pipeline)
+
+    def ranges(
+        self, pipeline: str, source: str | None = None, split: str | None = None, include_aborted: bool = False
+    ) -> list[tuple[int, str, Range]]:
+        """(epoch number, epoch status, range) in the order of commits. Without `include_aborted` only those that count."""
+        with self.database.read() as con:
+            return derive.ranges(con, pipeline, source, split, include_aborted)
+
+    # The commit point
+
+    def next_epoch(self, pipeline: str) -> int:
+        """The number the next commit must have."""
+        with self.database.read() as con:
+            return commit.next_number(con, pipeline)
+
+    def commit(self, generation: int, pipeline: str, epoch: Epoch) -> None:
+        """Everything of the epoch is durable, in one transaction, or nothing is (L2).
+
+        Raises Fenced for a stale generation (L5), LedgerCorrupt where the epoch does not balance (L6), does not go on where
+        the last one ended, or moves letters that are not where it says (L7). Once it returns, a crash loses nothing of it.
+        """
+        folder = self.folder(pipeline)
+        with translated(folder):
+            paths = [*(f.path for f in epoch.letters), *(f.path for f in epoch.state)]
+            commit.check_files(folder, paths, epoch.number)
+        with self.database.write() as con:
+            check_current(con, pipeline, generation, f"committing epoch {epoch.number}")
+            kind, gated = commit.check_run(con, pipeline, epoch)
+            assert epoch.held == gated, "the epochs of a gated run, and only they, are held until its verdict"
+            commit.check_balance(epoch, kind)
+            key = commit.insert_epoch(
+                con, pipeline, generation, epoch, "held" if epoch.held else "committed", self._clock()
+            )
+            commit.insert_ranges(con, pipeline, key, epoch, restarts=kind == "backfill")
+            for fact in epoch.splits:
+                commit.upsert_split(con, pipeline, fact)
+            commit.insert_letters(con, key, epoch.letters)
+            commit.apply_transitions(con, pipeline, key, epoch, kind)
+
+    # Publishing
+
+    def unpublished(self, pipeline: str) -> list[Unpublished]:
+        """Tokens to publish, in the order they must be: committed, not held, not aborted; parked ones say why."""
+        with self.database.read() as con:
+            return derive.unpublished(con, pipeline)
+
+    def mark_published(self, generation: int, pipeline: str, epoch: int, sink: str) -> None:
+        """The sink's part of the epoch is known to be visible. Marking again changes nothing (L4)."""
+        with self.database.write() as con:
+            check_current(con, pipeline, generation, f"publishing epoch {epoch}")
+            derive.mark_published(con, pipeline, epoch, sink, self._clock())
+
+    def park(self, pipeline: str, epoch: int, sink: str, reason: str) -> None:
+        """The sink refused the epoch for a reason that retrying does not cure; its token is kept."""
+        with self.database.write() as con:
+            derive.set_token(con, pipeline, epoch, sink, "parked", reason)
+
+    def parked(self, pipeline: str) -> list[Unpublished]:
+        """The tokens that sinks refused, in epoch order."""
+        return [token for token in self.unpublished(pipeline) if token.parked is not None]
+
+    def abandoned(self, pipeline: str) -> list[Unpublished]:
+        """Tokens of aborted epochs whose staged parts the sinks have not yet removed."""
+        with self.database.read() as con:
+            return derive.abandoned(con, pipeline)
+
+    def mark_forgotten(self, pipeline: str, epoch: int, sink: str) -> None:
+        """The sink has removed what it had staged for an aborted epoch."""
+        with self.database.write() as con:
+            derive.set_token(con, pipeline, epoch, sink, "forgotten", self._clock())
+
+    # State
+
+    def state_files(self, pipeline: str) -> dict[str, list[StateFile]]:
+        """For each operator its latest snapshot and the deltas after it, oldest first: its state as of the last epoch."""
+        with self.database.read() as con:
+            return derive.state_files(con, pipeline)
+
+    def garbage(self, pipeline: str) -> list[Path]:
+        """Files of state and letters on disk that nothing refers to, or that no outcome of an open run can need again.
+
+        To be asked only by the owner, and not between prepare and commit of an epoch.
+        """
+        with self.database.read() as con:
+            kept = derive.kept_files(con, pipeline)
+        folder = self.folder(pipeline)
+        with translated(folder):
+            found = [p for name in ("letters", "state") for p in sorted((folder / name).rglob("*")) if p.is_file()]
+        return [path for path in found if path.relative_to(folder).as_posix() not in kept]
+
+    # Reports
+
+    def runs(self, pipeline: str | None = None, limit: int = 20, before: int | None = None) -> list[Run]:
+        """The latest runs, newest first, of one pipeline or all; `before` a run's number gives the next page."""
+        with self.database.read() as con:
+            return report.runs(con, pipeline, limit, before)
+
+    def run_report(self, pipeline: str, run: int) -> dict[str, Any]:
+        """A run summed over its epochs, and whether it balances when added up again from what is stored (L6)."""
+        with self.database.read() as con:
+            return report.run_report(con, pipeline, run)
+
+    def epoch_report(self, pipeline: str, number: int) -> dict[str, Any]:
+        """One epoch with its ranges, counts, verdicts and what each sink has published."""
+        with self.database.read() as con:
+            return report.epoch_report(con, pipeline, number)
+
+    def epochs(
+        self, pipeline: str, run: int | None = None, limit: int = 20, before: int | None = None
+    ) -> list[dict[str, Any]]:
+        """The latest epochs, newest first: number, run, status, records read, when."""
+        with self.database.read() as con:
+            return report.epochs(con, pipeline, run, limit, before)
+
+    # Versions
+
+    def remember_definition(self, version: str, text: str) -> None:
+        """The text of a definition version is kept."""
+        with self.database.write() as con:
+            con.execute("INSERT OR IGNORE INTO definitions VALUES (?, ?, ?)", (version, text, self._clock()))
+
+    def remember_contract(self, digest: str, text: str) -> None:
+        """The text of a contract version is kept."""
+        with self.database.write() as con:
+            con.execute("INSERT OR IGNORE INTO contracts VALUES (?, ?, ?)", (digest, text, self._clock()))
+
+    def definition(self, version: str) -> str | None:
+        """The text of a definition version, or None where it was never run."""
+        row = self.database.row("SELECT text FROM definitions WHERE version = ?", (version,))
+        return row[0] if row else None
+
+    def contract(self, digest: str) -> str | None:
+        """The text of a contract version, or None where it was never used."""
+        row = self.database.row("SELECT text FROM contracts WHERE digest = ?", (digest,))
+        return row[0] if row else None
