@@ -18,4 +18,12 @@ The message names the columns that only one of them has. Alter the table, or nam
 Drivers are extras: install the one that the message names.""",
     "sink.other_ledger": """The target was filled by another ledger of the same pipeline and sink, so its epoch numbers say nothing about this one.
 Usually `.dropless` was deleted or the definition runs from a copied folder. Bring the ledger back, or remove the rows named by the message from `_dropless` to begin anew on top of what the table holds.""",
+    "sink.occupied": """A file that the sink is about to publish is there already, and this epoch did not write it.
+Another pipeline with a sink of the same name writes into the folder, or an earlier ledger did. Move the file away, or give the sink another path.""",
+    "sink.partition": """`partition_by` names a column that the relation does not have, or leaves no column for the files themselves.
+Partition columns become folder names, so at least one other column must remain. Correct the names; the message lists the columns there are.""",
+    "sink.type_unsupported": """The format cannot hold a column's type without loss, or a folder's name cannot tell its values apart.
+For instance Parquet has no interval that pyarrow writes. Cast the column in a transform, for instance to VARCHAR.""",
+    "sink.delimiter": """The delimiter of a CSV file is not one character, or is a quote or a line end.
+Such a file could not be read back. Choose another one, for instance a comma, a semicolon or a tab.""",
 }

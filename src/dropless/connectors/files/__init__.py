@@ -1,0 +1,1 @@
+"""Files of records: CSV, NDJSON and Parquet, local or on S3-compatible storage."""

@@ -1,0 +1,289 @@
+"""Where a file sink's files go: what a token says, and a folder of the local file system as the target.
+
+Everything of ours in the target is named here: final files `part-SINK-EPOCH-LANE.ENDING` (append) and
+`part-SINK.ENDING` (overwrite), and the hidden folder `.dropless-staging`. Nothing else is ever moved or removed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import orjson
+
+from dropless.connect.marker import Marker
+from dropless.connectors.files.file_parts import encode
+from dropless.errors import ConnectorError, problem
+
+STAGING = ".dropless-staging"
+LOCK_SECONDS = 10.0
+_MADE = "made"
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """One file of a token: where it is staged and where it goes (both relative), and what identifies it there."""
+
+    staged: str
+    final: str
+    size: int
+    modified: int
+
+
+@dataclass(frozen=True)
+class Token:
+    """What one epoch publishes. `folders` are the partitions it replaces, all of them where `everything`."""
+
+    epoch: int
+    files: tuple[StagedFile, ...] = ()
+    everything: bool = False
+    folders: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        return not (self.files or self.everything or self.folders)
+
+    def pack(self) -> bytes:
+        files = [[f.staged, f.final, f.size, f.modified] for f in self.files]
+        return orjson.dumps({"epoch": self.epoch, "files": files, "all": self.everything, "folders": self.folders})
+
+    @classmethod
+    def unpack(cls, token: bytes) -> Token:
+        told = orjson.loads(token)
+        return cls(told["epoch"], tuple(StagedFile(*f) for f in told["files"]), told["all"], tuple(told["folders"]))
+
+
+@dataclass(frozen=True)
+class Names:
+    """How this sink's final files are called."""
+
+    sink: str
+    ending: str
+
+    def appended(self, epoch: int, lane: int) -> str:
+        return f"part-{encode(self.sink)}-{epoch:08d}-{lane}.{self.ending}"
+
+    def fixed(self) -> str:
+        return f"part-{encode(self.sink)}.{self.ending}"
+
+    def epoch_of(self, name: str) -> int | None:
+        """The epoch in a final file's name, -1 where the name is fixed, None where the file is not ours."""
+        if name == self.fixed():
+            return -1
+        # A lane has no leading zeros, so sink "a" does not own the files of a sink "a-00000001".
+        ours = re.fullmatch(
+            rf"part-{re.escape(encode(self.sink))}-(\d{{8,}})-(0|[1-9]\d*)\.{re.escape(self.ending)}", name
+        )
+        return int(ours[1]) if ours else None
+
+
+class Target(Protocol):
+    """What publishing needs of a place. Every path in and out is relative, with `/`."""
+
+    where: str
+
+    def locked(self) -> AbstractContextManager[None]: ...
+
+    def marker(self) -> Marker | None: ...
+
+    def mark(self, marker: Marker) -> None: ...
+
+    def ours(self, names: Names, folders: Iterable[str] | None) -> list[tuple[str, int]]: ...
+
+    def remove(self, paths: Iterable[str]) -> None: ...
+
+    def publish(self, files: Iterable[StagedFile], fixed: bool) -> None: ...
+
+    def stage(self, epoch: int) -> Path: ...
+
+    def seal(self, epoch: int, files: Iterable[Path]) -> None: ...
+
+    def discard(self, epoch: int) -> None: ...
+
+
+class LocalTarget:
+    """A folder. Files are staged inside it, so that one rename publishes each."""
+
+    def __init__(self, root: Path, sink: str) -> None:
+        self.where = str(root)
+        self._sink = sink
+        self._root = root
+        self._staging = root / STAGING
+        self._own = self._staging / encode(sink)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One process publishes at a time; the lock goes with the process that holds it, also when it is killed."""
+        self._make(self._own)
+        deadline = time.monotonic() + LOCK_SECONDS
+        with (self._own / "lock").open("ab") as lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as busy:
+                    if time.monotonic() > deadline:
+                        text = f'sink "{self._sink}": another process is publishing into {self.where}'
+                        raise ConnectorError(problem("sink.locked", text), retryable=True) from busy
+                    time.sleep(0.02)
+            yield
+
+    def marker(self) -> Marker | None:
+        try:
+            return Marker(**orjson.loads((self._own / "published").read_bytes()))
+        except FileNotFoundError:
+            return None
+
+    def mark(self, marker: Marker) -> None:
+        """The marker is durable after this."""
+        fresh = self._own / "published.next"
+        fresh.write_bytes(orjson.dumps(marker))
+        _sync(fresh)
+        fresh.rename(self._own / "published")
+        _sync(self._own)
+
+    def ours(self, names: Names, folders: Iterable[str] | None) -> list[tuple[str, int]]:
+        """The sink's final files in these partitions (None: anywhere), each with the epoch in its name or -1."""
+        found = []
+        for folder in self._folders("") if folders is None else folders:
+            with suppress(FileNotFoundError), os.scandir(self._root / folder) as entries:
+                for entry in entries:
+                    epoch = names.epoch_of(entry.name)
+                    if epoch is not None:
+                        found.append((_join(folder, entry.name), epoch))
+        return sorted(found)
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """The files are gone, and partition folders that became empty."""
+        for path in paths:
+            (self._root / path).unlink(missing_ok=True)
+            folder = (self._root / path).parent
+            while folder != self._root and not _kept_folder(folder):
+                folder = folder.parent
+            _sync(folder)
+
+    def publish(self, files: Iterable[StagedFile], fixed: bool) -> None:
+        """Every file is at its final path, durably. A file that was moved before is found there."""
+        touched: set[Path] = set()
+        for file in files:
+            staged, final = self._own / file.staged, self._root / file.final
+            if not staged.exists():
+                self._expect_in_place(file, final, fixed)
+            elif not fixed and final.exists():
+                text = f'sink "{self._sink}" would overwrite {final}, which it did not write in this epoch'
+                hint = "another pipeline or an earlier ledger wrote it: move it away, or give the sink another path"
+                raise ConnectorError(problem("sink.occupied", text, hint=hint))
+            else:
+                self._make(final.parent)
+                staged.rename(final)
+            touched.add(final.parent)
+        for folder in touched:
+            _sync(folder)
+
+    def stage(self, epoch: int) -> Path:
+        """Returns the folder, made, of an epoch's staged files."""
+        folder = self._own / f"{epoch:08d}"
+        if not folder.is_dir():
+            self._make(folder)
+        return folder
+
+    def seal(self, epoch: int, files: Iterable[Path]) -> None:
+        """The staged files survive a power cut after this."""
+        sync_all(files)
+        for folder in (self.stage(epoch), self._own, self._staging, self._root):
+            _sync(folder)
+
+    def discard(self, epoch: int) -> None:
+        """Nothing of the epoch is staged; where nothing was ever published, nothing of ours is left (L10)."""
+        shutil.rmtree(self._own / f"{epoch:08d}", ignore_errors=True)
+        with suppress(OSError):  # Not empty: other epochs, or the marker of what is published.
+            self._own.rmdir()
+            made = self._made()
+            if os.listdir(self._staging) == [_MADE]:
+                (self._staging / _MADE).unlink()
+            self._staging.rmdir()
+            for folder in made:
+                folder.rmdir()
+
+    def _make(self, folder: Path) -> None:
+        """The folder exists. Which ones above the staging folder we made is noted, for an abort to remove."""
+        missing = [p for p in (folder, *folder.parents) if not p.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        above = [str(p) for p in missing if p == self._root or p in self._root.parents]
+        if above:
+            (self._staging / _MADE).write_bytes(orjson.dumps(above))
+        for made in missing:
+            _sync(made.parent)
+
+    def _made(self) -> list[Path]:
+        try:
+            return [Path(p) for p in orjson.loads((self._staging / _MADE).read_bytes())]
+        except FileNotFoundError:
+            return []
+
+    def _folders(self, folder: str) -> Iterator[str]:
+        yield folder
+        with suppress(FileNotFoundError), os.scandir(self._root / folder) as entries:
+            below = sorted(e.name for e in entries if "=" in e.name and e.is_dir(follow_symlinks=False))
+        for name in below:
+            yield from self._folders(_join(folder, name))
+
+    def _expect_in_place(self, file: StagedFile, final: Path, fixed: bool) -> None:
+        try:
+            found = final.stat()
+        except FileNotFoundError:
+            found = None
+        # A fixed name may hold an earlier epoch's file of the same size; a rename keeps the time of writing.
+        same = found and found.st_size == file.size and (not fixed or found.st_mtime_ns == file.modified)
+        if not same:
+            raise lost(self._sink, file, self.where)
+
+
+def lost(sink: str, file: StagedFile, where: str) -> ConnectorError:
+    """A staged file is neither where it was staged nor at its final place."""
+    text = f'sink "{sink}": {file.final} was staged and is neither there nor published in {where}'
+    hint = "restore the staging folder, or take the epoch's ranges again with a backfill"
+    return ConnectorError(problem("sink.lost", text, hint=hint))
+
+
+def sync_all(files: Iterable[Path]) -> None:
+    """Every file's content is durable. Several at once, since each waits for the device."""
+    paths = list(files)
+    if len(paths) < 4:
+        for path in paths:
+            _sync(path)
+        return
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(_sync, paths))
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def _kept_folder(folder: Path) -> bool:
+    """Removes the folder if it is empty; true where it stays."""
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
