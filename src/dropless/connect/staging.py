@@ -40,7 +40,7 @@ class ArrowLane:
     """Rows as an lz4 Arrow stream; all of them have the schema of the first."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._file = path.open("wb")
+        self._file = pa.OSFile(str(path), "wb")
         self._schema = schema
         self._writer = ipc.new_stream(self._file, schema, options=ipc.IpcWriteOptions(compression="lz4"))
 

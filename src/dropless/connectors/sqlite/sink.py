@@ -179,7 +179,7 @@ class SQLiteSink(Sink[SQLiteSinkConfig]):
         types = {f.name: f for f in self.context.columns}
         schema = [types[c] for c in self.partition_by]
         items = ", ".join(f"CAST(? AS {f.type}) AS {quote(f.name)}" for f in schema)
-        row = session().execute(f"SELECT {items}", list(said)).to_arrow_table()
+        row = session().sql(f"SELECT {items}", params=list(said)).to_arrow_table()
         return tuple(values(storable(row, schema).column(f.name).combine_chunks())[0] for f in schema)
 
 

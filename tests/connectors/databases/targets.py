@@ -1,0 +1,91 @@
+"""The database targets under test, each with the few things a test does beside the sink."""
+
+from __future__ import annotations
+
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from dropless.connect.api import CommitPermit, Field, Sink, SinkContext
+from dropless.connectors.duckdb.sink import DuckDBSink, DuckDBSinkConfig
+from dropless.connectors.sqlite.sink import SQLiteSink, SQLiteSinkConfig
+
+PIPELINE = "shop"
+
+
+def permit(epoch: int, generation: int = 1, ledger: str = "") -> CommitPermit:
+    """A permit as the protocol would give it."""
+    return CommitPermit(PIPELINE, epoch, generation, ledger=ledger)
+
+
+class Target(ABC):
+    """A place with one table `t`, its sinks, and a second program that looks at it and changes it."""
+
+    word: str
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @abstractmethod
+    def sink(self, columns: Sequence[Field], mode: str = "append", key: Sequence[str] = (), **config: Any) -> Sink: ...
+
+    @abstractmethod
+    def execute(self, sql: str) -> list[tuple[Any, ...]]:
+        """Runs a statement as another program would; returns its rows."""
+
+    @abstractmethod
+    def tables(self) -> set[str]:
+        """All tables there are, an absent target having none."""
+
+    def rows(self, order: str = "1") -> list[tuple[Any, ...]]:
+        """The rows another program sees; none where there is no table."""
+        return self.execute(f"SELECT * FROM t ORDER BY {order}") if "t" in self.tables() else []
+
+    def context(self, columns: Sequence[Field], mode: str, key: Sequence[str]) -> SinkContext:
+        return SinkContext("out", PIPELINE, self.folder, mode, tuple(key), tuple(columns), self.folder / "staging")
+
+    def staged(self) -> list[str]:
+        """The names of all files in the staging folder."""
+        return sorted(p.name for p in (self.folder / "staging").glob("*"))
+
+
+class DuckDBTarget(Target):
+    word = "duckdb"
+
+    def sink(self, columns: Sequence[Field], mode: str = "append", key: Sequence[str] = (), **config: Any) -> Sink:
+        settings = {"path": Path("target.duckdb"), "table": "t", "lock_timeout": 0, **config}
+        return DuckDBSink(DuckDBSinkConfig(**settings), self.context(columns, mode, key))
+
+    def execute(self, sql: str) -> list[tuple[Any, ...]]:
+        with duckdb.connect(str(self.folder / "target.duckdb")) as con:
+            return con.execute(sql).fetchall()
+
+    def tables(self) -> set[str]:
+        if not (self.folder / "target.duckdb").exists():
+            return set()
+        return {r[0] for r in self.execute("SELECT table_name FROM duckdb_tables()")}
+
+
+class SQLiteTarget(Target):
+    word = "sqlite"
+
+    def sink(self, columns: Sequence[Field], mode: str = "append", key: Sequence[str] = (), **config: Any) -> Sink:
+        settings = {"path": Path("target.sqlite"), "table": "t", "lock_timeout": 0, **config}
+        return SQLiteSink(SQLiteSinkConfig(**settings), self.context(columns, mode, key))
+
+    def execute(self, sql: str) -> list[tuple[Any, ...]]:
+        con = sqlite3.connect(self.folder / "target.sqlite")
+        try:
+            with con:
+                return con.execute(sql).fetchall()
+        finally:
+            con.close()
+
+    def tables(self) -> set[str]:
+        if not (self.folder / "target.sqlite").exists():
+            return set()
+        return {r[0] for r in self.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
