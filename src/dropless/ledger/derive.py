@@ -8,8 +8,10 @@ from typing import Any
 
 from dropless.errors import DefinitionError, problem
 from dropless.ledger import states
-from dropless.ledger.commit import SINCE_RESET, load
+from dropless.ledger.commit import SINCE_RESET, load, next_number
+from dropless.ledger.ownership import owner_of
 from dropless.ledger.records import Progress, Range, Run, SplitFact, StateFile, Unpublished
+from dropless.protocol.facts import EpochFact, Facts, Part, RunFact
 
 COUNTS = f"e.pipeline = :pipeline AND e.status <> 'aborted' AND e.number >= {SINCE_RESET}"
 """Of an epoch `e`: that its offsets and state count."""
@@ -169,3 +171,30 @@ def kept_files(con: sqlite3.Connection, pipeline: str) -> set[str]:
         "SELECT f.path FROM letter_files f JOIN epochs e ON e.id = f.epoch WHERE e.pipeline = ?", (pipeline,)
     )
     return kept | {path for (path,) in letters}
+
+
+def facts(con: sqlite3.Connection, pipeline: str, generation: int, sinks: Sequence[str]) -> Facts:
+    """Epochs with an unsettled part only: all others are as if they had never been, to every decision."""
+    rows = con.execute(
+        "SELECT e.number, e.run, e.status, t.sink, t.token, t.parked FROM tokens t JOIN epochs e ON e.id = t.epoch"
+        " WHERE e.pipeline = ? AND t.published IS NULL AND t.forgotten IS NULL ORDER BY e.number, t.sink",
+        (pipeline,),
+    ).fetchall()
+    epochs: dict[int, EpochFact] = {}
+    for number, run, status, sink, token, parked in rows:
+        parts = epochs[number].parts if number in epochs else ()
+        epochs[number] = EpochFact(number, run, status, (*parts, Part(sink, token, parked=parked)))
+    row = con.execute(
+        "SELECT id, kind, gated FROM runs WHERE pipeline = ? AND status = 'running'", (pipeline,)
+    ).fetchone()
+    claims = row and con.execute("SELECT 1 FROM claims WHERE run = ? LIMIT 1", (row[0],)).fetchone()
+    owner = owner_of(con, pipeline)
+    return Facts(
+        pipeline=pipeline,
+        generation=generation,
+        current=owner.generation if owner else 0,
+        next_epoch=next_number(con, pipeline),
+        sinks=tuple(sinks),
+        epochs=tuple(epochs.values()),
+        open_run=RunFact(row[0], row[1], bool(row[2]), bool(claims)) if row else None,
+    )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from dropless.errors import LedgerCorrupt, problem
+
+if TYPE_CHECKING:  # Commands that only list runs should not pay for importing numpy.
+    import numpy as np
 
 STATES = ("open", "claimed", "replayed", "discarded")
 CODE = {name: code for code, name in enumerate(STATES)}
@@ -17,15 +19,21 @@ BY_BACKFILL = frozenset({("open", "replayed"), ("replayed", "open")})
 
 
 def to_rows(rows: bytes) -> np.ndarray:
+    """Row numbers as `Transition` has them, as an array."""
+    import numpy as np
+
     return np.frombuffer(rows, dtype="<u4")
 
 
 def from_rows(rows: np.ndarray) -> bytes:
+    """Row numbers as `Transition` takes them."""
     return rows.astype("<u4").tobytes()
 
 
 def read(con: sqlite3.Connection, pipeline: str, file: int) -> np.ndarray:
     """A writable copy of a file's states. Raises LedgerCorrupt where the pipeline has no such file."""
+    import numpy as np
+
     row = con.execute(
         "SELECT f.states FROM letter_files f JOIN epochs e ON e.id = f.epoch"
         " WHERE f.id = ? AND f.kind = 'letters' AND e.pipeline = ?",
@@ -38,6 +46,8 @@ def read(con: sqlite3.Connection, pipeline: str, file: int) -> np.ndarray:
 
 def write(con: sqlite3.Connection, file: int, states: np.ndarray) -> None:
     """The states are these, and the counts beside them say so too."""
+    import numpy as np
+
     counts = np.bincount(states, minlength=len(STATES))
     assert len(counts) == len(STATES)
     con.execute(

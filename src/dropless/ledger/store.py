@@ -16,6 +16,7 @@ from dropless.ledger import commit, derive, report, states
 from dropless.ledger.database import Database, translated
 from dropless.ledger.ownership import Owner, Ownership, check_current
 from dropless.ledger.records import Epoch, Progress, Range, Run, RunKind, RunStatus, SplitFact, StateFile, Unpublished
+from dropless.protocol.facts import Facts
 
 FOLDER = ".dropless"
 FILE = "ledger.sqlite"
@@ -67,6 +68,10 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def now(self) -> str:
+        """The time of the ledger's clock, as stored facts have it."""
+        return self._clock()
 
     # Folders
 
@@ -256,6 +261,11 @@ class Ledger:
         """The sink has removed what it had staged for an aborted epoch."""
         with self.database.write() as con:
             derive.set_token(con, pipeline, epoch, sink, "forgotten", self._clock())
+
+    def facts(self, pipeline: str, generation: int, sinks: Sequence[str] = ()) -> Facts:
+        """What `protocol.decide` decides on, as of one instant: unsettled tokens, the open run, whose generation is current."""
+        with self.database.read() as con:
+            return derive.facts(con, pipeline, generation, sinks)
 
     # State
 

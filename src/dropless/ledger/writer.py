@@ -51,9 +51,9 @@ AMENDMENTS = pa.schema(
 """A letter that was refused again: which one (its id is `file-row`), and where and why now."""
 
 MAX_ROWS = 250_000
-MAX_BYTES = 256 << 20
+MAX_BYTES = 64 << 20
 _GROUP_ROWS = 25_000
-_GROUP_BYTES = 16 << 20
+_GROUP_BYTES = 8 << 20
 
 
 class LetterWriter:
