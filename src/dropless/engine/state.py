@@ -1,0 +1,360 @@
+"""The state that stateful operators keep between epochs and runs: working tables in DuckDB, which spill, beside immutable
+zstd Parquet files in the pipeline's folder, which the ledger refers to (L2).
+
+The working tables are a cache: they can be rebuilt from the files at any time. One DuckDB transaction spans an epoch, so
+that `abort` undoes all of it. A state file holds all parts of one operator's snapshot or delta: column `__part` numbers the
+part of a row, and `X_Y` is column Y of part X.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dropless.engine.stateful.layout import Part, layout
+from dropless.errors import DefinitionError, LedgerCorrupt, problem
+from dropless.ledger.records import StateFile
+from dropless.plan.ir import STATEFUL, Operator, Plan
+
+if TYPE_CHECKING:
+    import duckdb
+
+MAX_DELTAS = 32
+SMALL_ROWS = 10_000
+"""A chain whose deltas have fewer rows than this is not compacted for its size."""
+
+UNSTORABLE = re.compile(r"\b(U?HUGEINT|INTERVAL|TIMETZ|TIME WITH TIME ZONE|BIT|UNION|BIGNUM|VARINT)\b", re.IGNORECASE)
+"""Types that Parquet cannot hold exactly; they are stored as text."""
+
+
+def quote(name: str) -> str:
+    """The name as a SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+@dataclass
+class Chain:
+    """An operator's files: what they hold decides when to compact."""
+
+    files: list[StateFile] = field(default_factory=list)
+    snapshot_rows: int = 0
+    delta_rows: int = 0
+    deltas: int = 0
+
+    def add(self, file: StateFile, rows: int) -> None:
+        if file.kind == "snapshot":
+            self.files, self.snapshot_rows, self.delta_rows, self.deltas = [file], rows, 0, 0
+        else:
+            self.files.append(file)
+            self.delta_rows += rows
+            self.deltas += 1
+
+    @property
+    def due(self) -> bool:
+        """True where reading the chain back costs about twice what a fresh snapshot would."""
+        return self.deltas >= MAX_DELTAS or self.delta_rows > max(self.snapshot_rows, SMALL_ROWS)
+
+
+class StateStore:
+    """Working tables and state files of all stateful operators of a plan.
+
+    Not thread-safe; `Stage` calls it under its lock. `folder` is the state folder inside the pipeline's folder, to which
+    the paths of the files it returns are relative.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        con: duckdb.DuckDBPyConnection,
+        fingerprint: Callable[[Operator, Plan], str] | None = None,
+    ) -> None:
+        if fingerprint is None:
+            from dropless.plan import fingerprint as module
+
+            fingerprint = module.fingerprint
+        self.plan = plan
+        self.con = con
+        self._folder = folder
+        self._fingerprint = fingerprint
+        self.parts: dict[str, tuple[Part, ...]] = {
+            o.name: layout(o, plan) for o in plan.operators.values() if isinstance(o, STATEFUL)
+        }
+        self._chains: dict[str, Chain] = {}
+        self._loaded: set[str] = set()
+        self._fresh: set[str] = set()
+        self._written: dict[str, tuple[StateFile, int]] = {}
+        self._dropped: dict[str, Chain] = {}
+        self._open = False
+        self.names = frozenset(f"{o}/{p.name}{s}" for o, parts in self.parts.items() for p in parts for s in ("", "+"))
+        """The names of all tables that hold state or changes of it."""
+
+    # ------------------------------------------------------------ the epoch's transaction
+
+    def begin(self) -> None:
+        """A transaction is open after this; all changes until `commit` or `abort` belong to one epoch."""
+        if not self._open:
+            self.con.execute("BEGIN")
+            self._open = True
+
+    def commit(self) -> None:
+        """The epoch's changes stay. Called after the ledger's commit point."""
+        if self._open:
+            for operator in self._written:
+                self._clear_deltas(operator)
+            self.con.execute("COMMIT")
+        for operator, (file, rows) in self._written.items():
+            self._chains.setdefault(operator, Chain()).add(file, rows)
+        self._settle()
+
+    def abort(self) -> None:
+        """The working state is that of the last commit; files written since then are deleted."""
+        if self._open:
+            self.con.execute("ROLLBACK")
+        self._loaded -= self._fresh
+        self._chains.update(self._dropped)
+        for file, _ in self._written.values():
+            self.locate(file).unlink(missing_ok=True)
+        self._settle()
+
+    def _settle(self) -> None:
+        self._open = False
+        self._fresh, self._written, self._dropped = set(), {}, {}
+
+    # ------------------------------------------------------------ restoring
+
+    def restore(self, files: Iterable[StateFile]) -> None:
+        """The state is what `files` say, oldest first for each operator. They are read at an operator's first use.
+
+        Files of operators the plan no longer has are passed over. Raises DefinitionError `state.changed` where a file was
+        written by an operator that now means something else.
+        """
+        from pyarrow import parquet
+
+        problems = []
+        for file in files:
+            operator = self.plan.operators.get(file.operator)
+            if operator is None or file.operator not in self.parts:
+                continue
+            if file.fingerprint != self._fingerprint(operator, self.plan):
+                message = f'state of "{file.operator}" was kept under another definition of it'
+                hint = "run with --full to compute it again from the beginning"
+                problems.append(problem("state.changed", message, operator.where, hint))
+                continue
+            try:
+                rows = parquet.read_metadata(self.locate(file)).num_rows
+            except (OSError, ValueError) as error:
+                raise self._unreadable(file, error) from error
+            self._chains.setdefault(file.operator, Chain()).add(file, rows)
+        if problems:
+            raise DefinitionError(*dict.fromkeys(problems))
+
+    def require(self, operator: str) -> None:
+        """The operator's working tables are there and hold its state."""
+        if operator in self._loaded:
+            return
+        self.begin()
+        self._loaded.add(operator)
+        self._fresh.add(operator)
+        for part in self.parts[operator]:
+            columns = ", ".join(f"{quote(c)} {t}" for c, t in part.columns)
+            self.con.execute(f"CREATE OR REPLACE TABLE {self.table(operator, part.name)} ({columns})")
+        for file in self._chains.get(operator, Chain()).files:
+            self._load(operator, file)
+
+    def _load(self, operator: str, file: StateFile) -> None:
+        import duckdb
+
+        path = str(self.locate(file)).replace("'", "''")
+        for number, part in enumerate(self.parts[operator]):
+            delta = file.kind == "delta"
+            columns = part.delta_columns if delta else part.columns
+            items = ", ".join(f"CAST({quote(f'{number}_{c}')} AS {t}) AS {quote(c)}" for c, t in columns)
+            source = f"(SELECT {items} FROM read_parquet('{path}') WHERE __part = {number})"
+            try:
+                if delta:
+                    self.write_changes(operator, part, f"FROM {source}")
+                    self.apply(operator, part)
+                    self.con.execute(f"DROP TABLE {self.delta(operator, part.name)}")
+                else:
+                    self.con.execute(f"INSERT INTO {self.table(operator, part.name)} FROM {source}")
+            except (duckdb.IOException, duckdb.InvalidInputException, duckdb.BinderException) as error:
+                raise self._unreadable(file, error) from error
+
+    def _unreadable(self, file: StateFile, error: Exception) -> LedgerCorrupt:
+        message = f'state file "{file.path}" of "{file.operator}" cannot be read: {str(error).splitlines()[0]}'
+        return LedgerCorrupt(problem("state.unreadable", message, None, "restore the file, or run with --full"))
+
+    def reset(self, operators: Iterable[str] | None = None) -> None:
+        """The named operators (all, if None) have empty state, as part of the open epoch."""
+        self.begin()
+        for operator in self.parts if operators is None else operators:
+            if operator in self._chains:
+                self._dropped.setdefault(operator, self._chains.pop(operator))
+            if operator in self._loaded:
+                for part in self.parts[operator]:
+                    self.con.execute(f"DELETE FROM {self.table(operator, part.name)}")
+
+    def forget(self) -> None:
+        """Nothing is left of the state in memory; `restore` may be called again."""
+        self.abort()
+        for operator in self._loaded:
+            for part in self.parts[operator]:
+                self.con.execute(f"DROP TABLE IF EXISTS {self.table(operator, part.name)}")
+        self._loaded, self._chains = set(), {}
+
+    # ------------------------------------------------------------ changing
+
+    def is_touched(self, operator: str) -> bool:
+        """True where the open epoch may have changed the operator's state."""
+        return operator in self._loaded or operator in self._dropped
+
+    def table(self, operator: str, part: str) -> str:
+        """The quoted name of a part's working table."""
+        return quote(f"{operator}/{part}")
+
+    def delta(self, operator: str, part: str) -> str:
+        """The quoted name of the table that holds the part's changes of the open epoch."""
+        return quote(f"{operator}/{part}+")
+
+    def write_changes(self, operator: str, part: Part, select: str) -> None:
+        """The part's delta of this epoch is what `select` gives; its columns are `part.delta_columns`, by name."""
+        names = ", ".join(f"CAST({quote(c)} AS {t}) AS {quote(c)}" for c, t in part.delta_columns)
+        self.con.execute(f"CREATE OR REPLACE TABLE {self.delta(operator, part.name)} AS SELECT {names} FROM ({select})")
+
+    def apply(self, operator: str, part: Part) -> None:
+        """The part's table is changed by its delta."""
+        table, delta = self.table(operator, part.name), self.delta(operator, part.name)
+        names = [c for c, _ in part.columns]
+        if part.rule == "grow":
+            self.con.execute(f"INSERT INTO {table} FROM {delta}")
+            return
+        values = ", ".join(f"d.{quote(c)}" for c in names)
+        columns = ", ".join(quote(c) for c in names)
+        if part.rule == "upsert":
+            on = same("s", "d", part.key)
+            rest = [c for c in names if c not in part.key]
+            update = ", ".join(f"{quote(c)} = d.{quote(c)}" for c in rest)
+            keep = f"WHEN MATCHED THEN UPDATE SET {update}" if rest else "WHEN MATCHED THEN DO NOTHING"
+            insert = "WHEN NOT MATCHED AND NOT d.__gone THEN INSERT"
+            gone = "WHEN MATCHED AND d.__gone THEN DELETE"
+        else:
+            on = same("s", "d", names[:-1])
+            keep = "WHEN MATCHED THEN UPDATE SET __n = s.__n + d.__n"
+            insert = "WHEN NOT MATCHED AND d.__n <> 0 THEN INSERT"
+            gone = "WHEN MATCHED AND s.__n + d.__n = 0 THEN DELETE"
+        self.con.execute(
+            f"MERGE INTO {table} s USING {delta} d ON {on} {gone} {keep} {insert} ({columns}) VALUES ({values})"
+        )
+
+    def _clear_deltas(self, operator: str) -> None:
+        for part in self.parts[operator]:
+            self.con.execute(f"DROP TABLE IF EXISTS {self.delta(operator, part.name)}")
+
+    # ------------------------------------------------------------ files
+
+    def locate(self, file: StateFile) -> Path:
+        """Where a state file is."""
+        return self._folder.parent / file.path
+
+    def save(self, operator: str, epoch: int) -> StateFile | None:
+        """The epoch's change of this operator is durable in a file: a delta, or a snapshot where the chain has grown long.
+
+        Returns None where nothing changed.
+        """
+        chain = self._chains.get(operator, Chain())
+        if chain.due and self._changed(operator):
+            return self.snapshot(operator, epoch)
+        return self.write_delta(operator, epoch)
+
+    def write_delta(self, operator: str, epoch: int) -> StateFile | None:
+        """The epoch's change of this operator is durable in a file; None where there is none."""
+        if not self._changed(operator):
+            return None
+        have = self._tables()
+        parts = [(n, p) for n, p in enumerate(self.parts[operator]) if f"{operator}/{p.name}+" in have]
+        source = [(n, p.delta_columns, self.delta(operator, p.name)) for n, p in parts]
+        return self._write(operator, epoch, "delta", source)
+
+    def snapshot(self, operator: str, epoch: int) -> StateFile:
+        """The operator's whole state, with the epoch's change, is durable in a file."""
+        self.require(operator)
+        source = [(n, p.columns, self.table(operator, p.name)) for n, p in enumerate(self.parts[operator])]
+        return self._write(operator, epoch, "snapshot", source)
+
+    def _changed(self, operator: str) -> bool:
+        have = self._tables()
+        for part in self.parts[operator]:
+            if f"{operator}/{part.name}+" in have:
+                if self._count(self.delta(operator, part.name)):
+                    return True
+        return operator in self._dropped
+
+    def _count(self, table: str) -> int:
+        return int(self.con.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0])
+
+    def _tables(self) -> set[str]:
+        return {r[0] for r in self.con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+
+    def _write(
+        self, operator: str, epoch: int, kind: str, source: list[tuple[int, tuple[tuple[str, str], ...], str]]
+    ) -> StateFile:
+        if kind == "delta" and operator in self._dropped:
+            return self.snapshot(operator, epoch)  # After a reset a delta would continue a chain that no longer counts.
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # L5: the name is unique, so that a stale runner cannot overwrite a file another generation has committed.
+        stem = f"{re.sub(r'[^A-Za-z0-9_.]+', '-', operator)[:80]}-{epoch:08d}-{uuid.uuid4().hex[:12]}.{kind}"
+        final, temporary = self._folder / f"{stem}.parquet", self._folder / f"{stem}.writing"
+        path = str(temporary).replace("'", "''")
+        query = self._union(operator, kind, source)
+        self.con.execute(f"COPY ({query}) TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
+        rows = sum(self._count(t) for _, _, t in source)
+        _make_durable(temporary, final)
+        fingerprint = self._fingerprint(self.plan.operators[operator], self.plan)
+        file = StateFile(operator, fingerprint, f"{self._folder.name}/{final.name}", kind)  # type: ignore[arg-type]
+        self._written[operator] = (file, rows)
+        return file
+
+    def _union(self, operator: str, kind: str, source: list[tuple[int, tuple[tuple[str, str], ...], str]]) -> str:
+        have = {number: (dict(columns), table) for number, columns, table in source}
+        parts = self.parts[operator]
+        selects = []
+        for number in have:
+            items = [f"{number}::TINYINT AS __part"]
+            for other, part in enumerate(parts):
+                for name, type in part.delta_columns if kind == "delta" else part.columns:
+                    stored = "VARCHAR" if UNSTORABLE.search(type) else type
+                    value = quote(name) if other == number else "NULL"
+                    items.append(f"CAST({value} AS {stored}) AS {quote(f'{other}_{name}')}")
+            selects.append(f"SELECT {', '.join(items)} FROM {have[number][1]}")
+        return " UNION ALL ".join(selects)
+
+    def sweep(self, referenced: Iterable[str]) -> None:
+        """Files in the state folder that are not among `referenced` paths are deleted."""
+        keep = {Path(p).name for p in referenced}
+        if self._folder.is_dir():
+            for path in self._folder.iterdir():
+                if path.name not in keep:
+                    path.unlink(missing_ok=True)
+
+
+def same(left: str, right: str, columns: Iterable[str]) -> str:
+    """The condition that two rows agree on `columns`, NULL being equal to NULL."""
+    return " AND ".join(f"{left}.{quote(c)} IS NOT DISTINCT FROM {right}.{quote(c)}" for c in columns) or "TRUE"
+
+
+def _make_durable(temporary: Path, final: Path) -> None:
+    """The file is complete on disk under its final name, or not there at all."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.rename(final)
+    folder = os.open(final.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

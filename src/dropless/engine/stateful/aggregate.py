@@ -1,0 +1,267 @@
+"""Group-by with accumulators. A chunk is reduced to partial accumulators when it comes in, so that an epoch's input is
+as small as its groups; only touched groups are read, written and given on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from dropless.engine.state import StateStore, quote, same
+from dropless.engine.stateful.base import Counts, Executor, Outputs, Places, registered
+from dropless.engine.stateful.layout import accumulators, argument_type, from_values, sum_type, updating, values_of
+from dropless.plan.ir import Aggregate, Call, Plan
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+class AggregateExecutor(Executor[Aggregate]):
+    """State: one row of accumulators for each group, and where calls need them, the values of each group with their number."""
+
+    def __init__(self, operator: Aggregate, plan: Plan, store: StateStore, places: Places) -> None:
+        super().__init__(operator, plan, store, places)
+        self.keys = [f"k{i}" for i in range(len(operator.keys))]
+        self.calls = [_call(i, call, operator, plan) for i, call in enumerate(operator.calls)]
+        self.values = values_of(operator, plan)
+        self.signed = updating(operator, 0, plan)
+        self._partial_sql = self._partial()
+
+    @property
+    def may_begin(self) -> bool:
+        return not self.keys and not self.operator.table
+
+    @property
+    def eager(self) -> bool:
+        return not self.keys and self.count(self.table("groups")) == 0
+
+    def shrink(self, index: int, rows: pa.Table, con: duckdb.DuckDBPyConnection) -> dict[str, pa.Table]:
+        with registered(con, rows) as name:
+            return {slot: con.sql(sql.replace("{rows}", name)).to_arrow_table() for slot, sql in self._partial_sql}
+
+    def _partial(self) -> list[tuple[str, str]]:
+        types = {f.name: f.type for f in self.inputs[0].columns}
+        keys = [f"CAST({quote(k)} AS {types[k]}) AS k{i}" for i, k in enumerate(self.operator.keys)]
+        group = f"GROUP BY {', '.join(self.keys)}" if keys else ""
+        items = [*keys, f"coalesce(sum({self.weight(0)}), 0)::BIGINT AS rows"]
+        for call in self.calls:
+            items += call.partial(self.weight(0), self.signed)
+        found = [("groups", f"SELECT {', '.join(items)} FROM {{rows}} {group}")]
+        for i, (argument, filter) in enumerate(self.values):
+            where = f"{quote(argument)} IS NOT NULL" + (f" AND {quote(filter)}" if filter else "")
+            value = f"CAST({quote(argument)} AS {types[argument]}) AS v"
+            number = f"sum({self.weight(0)})::BIGINT AS __n"
+            select = ", ".join([*keys, value, number])
+            found.append(
+                (f"values{i}", f"SELECT {select} FROM {{rows}} WHERE {where} GROUP BY {', '.join([*self.keys, 'v'])}")
+            )
+        return found
+
+    def run(self, given: Mapping[str, str], counts: Counts, outputs: Outputs) -> str | None:
+        counts.fold()
+        if "groups" not in given and not self.eager:
+            return None
+        touched = self._touched(given.get("groups"))
+        for i in range(len(self.values)):
+            if f"values{i}" in given:
+                self._change_values(i, given[f"values{i}"])
+        merged = self._merge(touched)
+        gone = "(new_rows = 0)" if self.keys else "FALSE"
+        columns = [c for call in self.calls for c in call.columns]
+        items = [*self.keys, "new_rows AS rows", *(f"new_{c} AS {c}" for c in columns), f"{gone} AS __gone"]
+        self.change("groups", f"SELECT {', '.join(items)} FROM {merged}")
+        return self._changes(merged)
+
+    def _touched(self, partials: str | None) -> str:
+        items = [*self.keys, "coalesce(sum(rows), 0)::BIGINT AS rows"]
+        for call in self.calls:
+            items += call.merge_partials()
+        group = f"GROUP BY {', '.join(self.keys)}" if self.keys else ""
+        source = partials or f"{self.table('groups')} WHERE FALSE"
+        return self.create("touched", f"SELECT {', '.join(items)} FROM {source} {group}")
+
+    def _change_values(self, i: int, relation: str) -> None:
+        part = f"values{i}"
+        columns = ", ".join([*self.keys, "v"])
+        netted = f"SELECT {columns}, sum(__n)::BIGINT AS __n FROM {relation} GROUP BY {columns} HAVING sum(__n) <> 0"
+        if not self.signed:
+            # How often an append-only value came makes no difference; only the first time is a change.
+            on = same("d", "s", [*self.keys, "v"])
+            netted = (
+                f"SELECT {columns}, 1::BIGINT AS __n FROM ({netted}) d "
+                f"WHERE NOT EXISTS (SELECT 1 FROM {self.table(part)} s WHERE {on})"
+            )
+        self.change(part, netted)
+
+    def _merge(self, touched: str) -> str:
+        """Old and new accumulators of every touched group, side by side."""
+        items = [f"d.{k}" for k in self.keys]
+        items += ["s.rows AS old_rows", "coalesce(s.rows, 0) + d.rows AS new_rows"]
+        joins = f"LEFT JOIN {self.table('groups')} s ON {same('d', 's', self.keys)}"
+        for i, pair in enumerate(self.values):
+            joins += f" LEFT JOIN ({self._values_now(i, touched)}) v{i} ON {same('d', f'v{i}', self.keys)}"
+            self._bind_values(i, pair)
+        for call in self.calls:
+            items += [f"s.{c} AS old_{c}" for c in call.columns]
+            items += [f"{sql} AS new_{c}" for c, sql in call.merge().items()]
+        return self.create("merged", f"SELECT {', '.join(items)} FROM {touched} d {joins}")
+
+    def _bind_values(self, i: int, pair: tuple[str, str | None]) -> None:
+        for call in self.calls:
+            if call.from_values and (call.call.argument, call.call.filter) == pair:
+                call.values = f"v{i}"
+
+    def _values_now(self, i: int, touched: str) -> str:
+        type = dict(self.parts[f"values{i}"].columns)["v"]
+        wanted = [c for c in self.calls if c.from_values and (c.call.argument or "", c.call.filter) == self.values[i]]
+        sums = any(c.call.func == "sum_distinct" for c in wanted)
+        items = [*(f"m.{k}" for k in self.keys), "count(*) AS number"]
+        if any(c.call.func in ("min", "max") for c in wanted):
+            items += ["min(m.v) AS low", "max(m.v) AS high"]
+        if sums:
+            total = "fsum(m.v)" if sum_type(type) == "DOUBLE" else "sum(m.v)"
+            items.append(f"{total}::{sum_type(type)} AS total")
+        group = f"GROUP BY {', '.join(f'm.{k}' for k in self.keys)}" if self.keys else ""
+        table = self.table(f"values{i}")
+        return (
+            f"SELECT {', '.join(items)} FROM {table} m WHERE m.__n > 0 "
+            f"AND EXISTS (SELECT 1 FROM {touched} t WHERE {same('t', 'm', self.keys)}) {group}"
+        )
+
+    def _changes(self, merged: str) -> str:
+        """The rows to take back and to add: only where a group's visible row differs."""
+        names = [*(quote(k) for k in self.operator.keys), *(quote(c.call.name) for c in self.calls)]
+
+        def row(age: str) -> str:
+            values = [f"CAST({c.result(f'{age}_')} AS {c.output_type})" for c in self.calls]
+            return ", ".join(f"{v} AS {n}" for v, n in zip([*self.keys, *values], names, strict=True))
+
+        def visible(age: str) -> str:
+            return "(" + ", ".join(c.result(f"{age}_") for c in self.calls) + ",)" if self.calls else "(0,)"
+
+        old = "coalesce(old_rows, 0) > 0" if self.keys else "old_rows IS NOT NULL"
+        new = "new_rows > 0" if self.keys else "TRUE"
+        differs = f"({old}) IS DISTINCT FROM ({new}) OR row{visible('old')} IS DISTINCT FROM row{visible('new')}"
+        return self.create(
+            "out",
+            f"SELECT {row('old')}, {self.hidden('-1')} FROM {merged} WHERE ({old}) AND ({differs}) "
+            f"UNION ALL SELECT {row('new')}, {self.hidden('1')} FROM {merged} WHERE ({new}) AND ({differs})",
+        )
+
+
+class Kept:
+    """How one call is kept: reduced from rows, merged from partials, merged into state, read out."""
+
+    def __init__(
+        self, index: int, call: Call, columns: tuple[tuple[str, str], ...], argument_type: str, values: bool
+    ) -> None:
+        self.call = call
+        self.a = f"a{index}"
+        self.types = dict(columns)
+        self.columns = [c for c, _ in columns]
+        self.argument_type = argument_type
+        self.from_values = values
+        self.values = ""
+        # HUGEINT cannot leave DuckDB; 38 digits hold every sum there can be.
+        self.output_type = "DECIMAL(38,0)" if call.type.upper() in ("HUGEINT", "INT128") else call.type
+
+    @property
+    def argument(self) -> str:
+        return quote(self.call.argument or "")
+
+    def partial(self, weight: str, signed: bool) -> list[str]:
+        """SQL items over input rows, one for each column. Calls kept by values have NULLs here."""
+        if self.from_values:
+            return [f"NULL::{t} AS {c}" for c, t in self.types.items()]
+        return [f"CAST({sql} AS {self.types[c]}) AS {c}" for c, sql in self._reduce(weight, signed).items()]
+
+    def _reduce(self, weight: str, signed: bool) -> dict[str, str]:
+        filter = quote(self.call.filter) if self.call.filter else "TRUE"
+        x, a = f"CAST({self.argument} AS {self.argument_type})" if self.call.argument else "", self.a
+        if self.call.func == "count_star":
+            return {a: f"coalesce(sum({weight}) FILTER (WHERE {filter}), 0)"}
+        counted = f"coalesce(sum({weight}) FILTER (WHERE {filter} AND {x} IS NOT NULL), 0)"
+        if self.call.func == "count":
+            return {a: counted}
+        if self.call.func in ("min", "max"):
+            return {a: f"{self.call.func}({x}) FILTER (WHERE {filter})"}
+        if f"{a}_hi" not in self.types:
+            return {a: _signed_sum("sum", x, self.types[a], filter, weight, signed), f"{a}_count": counted}
+        x = f"{x}::DOUBLE"
+        finite = f"{filter} AND isfinite({x})"
+
+        def special(condition: str) -> str:
+            return f"coalesce(sum({weight}) FILTER (WHERE {filter} AND {condition}), 0)"
+
+        return {
+            f"{a}_hi": _signed_sum("fsum", x, "DOUBLE", finite, weight, signed),
+            f"{a}_lo": "0",
+            f"{a}_count": counted,
+            f"{a}_nan": special(f"isnan({x})"),
+            f"{a}_pinf": special(f"isinf({x}) AND {x} > 0"),
+            f"{a}_ninf": special(f"isinf({x}) AND {x} < 0"),
+        }
+
+    def merge_partials(self) -> list[str]:
+        """SQL items that merge partials of one epoch, one for each column."""
+        found = []
+        for c, type in self.types.items():
+            if self.from_values:
+                sql = f"NULL::{type}"
+            elif self.call.func in ("min", "max"):
+                sql = f"{self.call.func}({c})"
+            else:
+                sql = f"coalesce({'fsum' if c.endswith('_hi') else 'sum'}({c}), 0)"
+            found.append(f"CAST({sql} AS {type}) AS {c}")
+        return found
+
+    def merge(self) -> dict[str, str]:
+        """SQL over state `s`, this epoch's `d` and, for calls kept by values, those values."""
+        a, func = self.a, self.call.func
+        if self.from_values:
+            v = self.values
+            match func:
+                case "count_distinct":
+                    return {a: f"coalesce({v}.number, 0)"}
+                case "sum_distinct":
+                    return {a: f"{v}.total", f"{a}_count": f"coalesce({v}.number, 0)"}
+                case _:
+                    return {a: f"{v}.low" if func == "min" else f"{v}.high"}
+        if func in ("min", "max"):
+            return {a: f"{'least' if func == 'min' else 'greatest'}(s.{a}, d.{a})"}
+        plain = {c: f"CAST(coalesce(s.{c}, 0) + d.{c} AS {t})" for c, t in self.types.items()}
+        if f"{a}_hi" in plain:
+            s, d = f"coalesce(s.{a}_hi, 0)", f"d.{a}_hi"
+            # Two-sum: what rounding takes from `hi` is kept in `lo`.
+            z = f"(({s} + {d}) - {s})"
+            error = f"(({s} - (({s} + {d}) - {z})) + ({d} - {z}))"
+            plain[f"{a}_lo"] = f"coalesce(s.{a}_lo, 0) + d.{a}_lo + {error}"
+        return plain
+
+    def result(self, prefix: str) -> str:
+        """SQL of the call's value over accumulator columns with `prefix`."""
+        a = f"{prefix}{self.a}"
+        if self.call.func not in ("sum", "sum_distinct"):
+            return a
+        if f"{self.a}_hi" not in self.types:
+            return f"CASE WHEN {a}_count <> 0 THEN {a} END"
+        return (
+            f"CASE WHEN coalesce({a}_count, 0) = 0 THEN NULL "
+            f"WHEN {a}_nan > 0 OR ({a}_pinf > 0 AND {a}_ninf > 0) THEN 'nan'::DOUBLE "
+            f"WHEN {a}_pinf > 0 THEN 'inf'::DOUBLE WHEN {a}_ninf > 0 THEN '-inf'::DOUBLE ELSE {a}_hi + {a}_lo END"
+        )
+
+
+def _signed_sum(func: str, x: str, type: str, filter: str, weight: str, signed: bool) -> str:
+    if not signed:
+        return f"coalesce({func}({x}) FILTER (WHERE {filter}), 0)"
+    plus = f"coalesce({func}({x}) FILTER (WHERE {filter} AND {weight} > 0), 0)"
+    minus = f"coalesce({func}({x}) FILTER (WHERE {filter} AND {weight} < 0), 0)"
+    return f"CAST({plus} AS {type}) - CAST({minus} AS {type})"
+
+
+def _call(index: int, call: Call, operator: Aggregate, plan: Plan) -> Kept:
+    type = argument_type(call, operator, plan) if call.argument else "BIGINT"
+    return Kept(index, call, accumulators(index, call, operator, plan), type, from_values(call, operator, plan))
