@@ -24,7 +24,7 @@ def fields(**types: str) -> tuple[Field, ...]:
     return tuple(Field(n, t) for n, t in types.items())
 
 
-def scan(name: str, **types: str) -> Scan:
+def scan(name: str, /, **types: str) -> Scan:
     return Scan(name, name, (), fields(**types), source=name)
 
 

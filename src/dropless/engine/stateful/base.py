@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from dropless.connect.api import POSITION_BITS
 from dropless.engine.state import StateStore, quote
-from dropless.engine.stateful.layout import Part
+from dropless.engine.stateful.layout import Part, replaced
 from dropless.ledger.records import OperatorCount, Verdict
 from dropless.plan.ir import Operator, Plan
 
@@ -203,6 +203,34 @@ class Executor(ABC, Generic[O]):
         if weight:
             items.append(f"{self.weight(index)} AS __w")
         return f"(SELECT {', '.join(items)} FROM {relation})"
+
+    def net(self, index: int, relation: str, part: str = "") -> str:
+        """A scratch table of what an input's rows change: `c0`.. and `p0`.. with `__n`, how often each is added.
+
+        A table that is given whole replaces what `part` has of it.
+        """
+        part = part or f"in{index}"
+        listed = ", ".join([*self.columns(index), *self.place_columns(index)])
+        rows = f"SELECT {listed}, __w AS __n FROM {self.positional(index, relation)}"
+        if self.parts[part].rule == "grow":
+            return self.create(f"net{index}", rows)
+        if replaced(self.operator, index, self.plan):
+            rows += f" UNION ALL SELECT {listed}, -__n FROM {self.table(part)}"
+        return self.create(
+            f"net{index}",
+            f"SELECT {listed}, sum(__n)::BIGINT AS __n FROM ({rows}) GROUP BY {listed} HAVING sum(__n) <> 0",
+        )
+
+    def count_records(self, given: Mapping[str, str], counts: Counts) -> None:
+        """Source records that came in through several inputs, each once."""
+        each = [
+            f"SELECT __at{p} AS p FROM {given[f'in{i}']}"
+            for i, operator in enumerate(self.inputs)
+            if f"in{i}" in given and operator.changes == "append-only"
+            for p in range(operator.places)
+        ]
+        if each:
+            counts.record("in", self.records(f"({' UNION ALL '.join(each)})", ["p"]))
 
     def weight(self, index: int) -> str:
         """The SQL of an input row's weight."""

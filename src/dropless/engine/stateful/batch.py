@@ -159,7 +159,8 @@ class Judge:
 
 
 def _counted(rule: BatchRule, judged: int, against: int) -> tuple[int, str]:
-    low, high = rule.arguments.get("min"), rule.arguments.get("max")
+    low: Any = rule.arguments.get("min")
+    high: Any = rule.arguments.get("max")
     match rule.kind:
         case "count":
             if low is not None and judged < low:

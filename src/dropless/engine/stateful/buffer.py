@@ -22,9 +22,9 @@ class Buffer:
         self._registered = False
         self.bytes = 0
 
-    def add(self, rows: pa.Table) -> None:
-        """The rows are in the buffer."""
-        if rows.num_rows:
+    def add(self, rows: pa.Table, *, force: bool = False) -> None:
+        """The rows are in the buffer. With `force` no rows count as something given."""
+        if rows.num_rows or force:
             self._parts.append(rows)
             self.bytes += rows.nbytes
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from dropless.engine.state import StateStore, quote, same
 from dropless.engine.stateful.base import Counts, Executor, Outputs, Places, registered
 from dropless.engine.stateful.batch import counter_items
-from dropless.engine.stateful.layout import COUNTED, needed
+from dropless.engine.stateful.layout import COUNTED, needed, replaced
 from dropless.ledger.records import Verdict
 from dropless.plan.ir import Collect, Plan
 
@@ -65,9 +65,11 @@ class CollectExecutor(Executor[Collect]):
             self.change(part.name, f"SELECT {', '.join(columns)}, 1 AS __n FROM {source}")
             return
         listed = ", ".join(columns)
-        delta = self.change(
-            part.name, f"SELECT {listed}, sum(__w) AS __n FROM {source} GROUP BY {listed} HAVING sum(__w) <> 0"
-        )
+        rows = f"SELECT {listed}, __w AS __n FROM {source}"
+        if replaced(self.operator, i, self.plan):
+            rows += f" UNION ALL SELECT {listed}, -__n FROM {self.table(part.name)}"
+        netted = f"SELECT {listed}, sum(__n) AS __n FROM ({rows}) GROUP BY {listed} HAVING sum(__n) <> 0"
+        delta = self.change(part.name, netted)
         if i == 0 and self.operator.scope == "pipeline":
             touched = self._touched_table()
             self.con.execute(f"CREATE TABLE IF NOT EXISTS {touched} AS FROM {delta} LIMIT 0")

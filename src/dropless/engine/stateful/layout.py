@@ -44,7 +44,8 @@ def layout(operator: Operator, plan: Plan) -> tuple[Part, ...]:
             sides = zip(("left", "right"), operator.inputs, strict=True)
             return tuple(Part(n, (*rows(plan, i), ("matched", "BOOLEAN"), WEIGHT), "weighted") for n, i in sides)
         case Keyed():
-            return tuple(_rows_part(f"in{i}", operator, name, plan) for i, name in enumerate(operator.inputs))
+            parts = tuple(_rows_part(f"in{i}", operator, name, plan) for i, name in enumerate(operator.inputs))
+            return parts if any(operator.keys) else (*parts, Part("begun", (("yes", "BOOLEAN"),), "grow"))
         case Distinct():
             columns = visible(plan, operator.inputs[0])
             if updating(operator, 0, plan):

@@ -19,10 +19,15 @@ from dropless.engine.stateful.base import SPLITS, Counts, Executor, Outputs, Pla
 from dropless.engine.stateful.buffer import Buffer, Slices
 from dropless.engine.stateful.changes import compact
 from dropless.engine.stateful.collect import CollectExecutor
+from dropless.engine.stateful.distinct import DistinctExecutor
+from dropless.engine.stateful.join import JoinExecutor
+from dropless.engine.stateful.keyed import KeyedExecutor
 from dropless.engine.stateful.last import LastExecutor
+from dropless.engine.stateful.layout import replaced
+from dropless.engine.stateful.unique import UniqueExecutor
 from dropless.errors import DataRefused, problem
 from dropless.ledger.records import OperatorCount, StateFile, Verdict
-from dropless.plan.ir import STATEFUL, Aggregate, Collect, Deliver, Last, Operator, Plan
+from dropless.plan.ir import STATEFUL, Aggregate, Collect, Deliver, Distinct, Join, Keyed, Last, Operator, Plan, Unique
 
 if TYPE_CHECKING:
     import duckdb
@@ -32,7 +37,11 @@ if TYPE_CHECKING:
 EXECUTORS: dict[type[Operator], type[Executor[Any]]] = {
     Aggregate: AggregateExecutor,
     Collect: CollectExecutor,
+    Distinct: DistinctExecutor,
+    Join: JoinExecutor,
+    Keyed: KeyedExecutor,
     Last: LastExecutor,
+    Unique: UniqueExecutor,
 }
 BUFFER_BYTES = 32 << 20
 FEED_MEMORY_MIB = 64
@@ -96,20 +105,21 @@ class Stage:
 
     def feed(self, operator: str, index: int, rows: pa.Table) -> None:
         """The rows are part of the epoch's input of `operator`. All rows of one record come in one call."""
-        if not rows.num_rows:
-            return
         executor = self._executors[operator]
+        whole = replaced(executor.operator, index, self._plan)
+        if not rows.num_rows and not whole:
+            return
         slots = executor.shrink(index, rows, self._feed_con())
         producer = executor.inputs[index]
         records: Counter[str] = Counter()
-        if producer.changes == "append-only":
+        if producer.changes == "append-only" and len(executor.inputs) == 1:
             records = self._places.by_source(rows, producer.fans_out)
         with self._lock:
             counts = self._counts.setdefault(operator, Counts())
             counts.rows_in += rows.num_rows
             counts.record("in", records)
             for slot, table in slots.items():
-                self._buffer(operator, slot).add(table)
+                self._buffer(operator, slot).add(table, force=whole)
             if sum(b.bytes for b in self._inputs.values()) > self._limit:
                 max(self._inputs.values(), key=lambda b: b.bytes).spill()
 
@@ -268,6 +278,8 @@ class _Epoch:
             return
         counts = stage._counts.pop(name, Counts())
         given = {slot: buffer.relation() for slot, buffer in slots.items() if not buffer.empty}
+        if len(executor.inputs) > 1:
+            executor.count_records(given, counts)
         out = self._run(name, executor, given, counts)
         for slot, buffer in slots.items():
             del stage._inputs[name, slot]
