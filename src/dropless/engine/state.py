@@ -183,7 +183,9 @@ class StateStore:
                     self.con.execute(f"DROP TABLE {self.delta(operator, part.name)}")
                 else:
                     self.con.execute(f"INSERT INTO {self.table(operator, part.name)} FROM {source}")
-            except (duckdb.IOException, duckdb.InvalidInputException, duckdb.BinderException) as error:
+            except duckdb.OutOfMemoryException:
+                raise
+            except duckdb.Error as error:
                 raise self._unreadable(file, error) from error
 
     def _unreadable(self, file: StateFile, error: Exception) -> LedgerCorrupt:

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 
 from dropless.connect.api import Field
-from dropless.errors import DataRefused
 from dropless.plan.ir import Aggregate, Call, Last, Plan
 
 from .harness import Driver, Records, deliver, freeze, plan_of, portions, scan
@@ -89,7 +88,7 @@ def oracle(driver: Driver, tables: list[Any], keys: tuple[str, ...], *, over_las
 
 @pytest.mark.parametrize("over_last", [False, True], ids=["append-only", "updating"])
 @pytest.mark.parametrize("keys", [("g", "h"), ("g",), ()], ids=["two-keys", "one-key", "no-key"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_aggregate_equals_whole_when_input_is_split(
     tmp_path: Path, seed: int, keys: tuple[str, ...], over_last: bool
 ) -> None:

@@ -61,7 +61,7 @@ def oracle(rows: list[tuple[Any, ...]], rules: tuple[UniqueRule, ...]) -> tuple[
 @pytest.mark.parametrize(
     "rules", [(BY_ID,), (BY_ID, BY_CODE), (WARN,), (BY_CODE, WARN)], ids=["one", "two", "warn", "mixed"]
 )
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_unique_equals_reading_row_by_row(tmp_path: Path, seed: int, rules: tuple[UniqueRule, ...]) -> None:
     rng = random.Random(seed)
     driver = Driver(plan(*rules), tmp_path, SPLITS)

@@ -44,7 +44,8 @@ class AggregateExecutor(Executor[Aggregate]):
     def _partial(self) -> list[tuple[str, str]]:
         types = {f.name: f.type for f in self.inputs[0].columns}
         keys = [f"CAST({quote(k)} AS {types[k]}) AS k{i}" for i, k in enumerate(self.operator.keys)]
-        group = f"GROUP BY {', '.join(self.keys)}" if keys else ""
+        # By position, because a column of the user's may have the name of one of ours.
+        group = f"GROUP BY {', '.join(str(i + 1) for i in range(len(keys)))}" if keys else ""
         items = [*keys, f"coalesce(sum({self.weight(0)}), 0)::BIGINT AS rows"]
         for call in self.calls:
             items += call.partial(self.weight(0), self.signed)
@@ -54,9 +55,8 @@ class AggregateExecutor(Executor[Aggregate]):
             value = f"CAST({quote(argument)} AS {types[argument]}) AS v"
             number = f"sum({self.weight(0)})::BIGINT AS __n"
             select = ", ".join([*keys, value, number])
-            found.append(
-                (f"values{i}", f"SELECT {select} FROM {{rows}} WHERE {where} GROUP BY {', '.join([*self.keys, 'v'])}")
-            )
+            group = ", ".join(str(i + 1) for i in range(len(keys) + 1))
+            found.append((f"values{i}", f"SELECT {select} FROM {{rows}} WHERE {where} GROUP BY {group}"))
         return found
 
     def run(self, given: Mapping[str, str], counts: Counts, outputs: Outputs) -> str | None:

@@ -20,9 +20,9 @@ def compact(operator: Deliver, plan: Plan, relation: str) -> str:
     weight = "__w" if source.changes == "updating" else "1"
     key = ", ".join(quote(k) for k in operator.sink_key)
     kept = ", ".join(f"any_value({p}) AS {p}" for p in places)
-    order = ", ".join(["sign(n) DESC", *(f"{quote(n)} DESC NULLS LAST" for n in names)])
+    order = ", ".join(["sign(__times) DESC", *(f"{quote(n)} DESC NULLS LAST" for n in names)])
     return (
-        f"SELECT {listed}, {', '.join(places)}, CAST(sign(n) AS TINYINT) AS {quote(OP)} FROM ("
-        f"SELECT {listed}, {kept}, sum({weight}) AS n FROM {relation} GROUP BY {listed} HAVING sum({weight}) <> 0) "
+        f"SELECT {listed}, {', '.join(places)}, CAST(sign(__times) AS TINYINT) AS {quote(OP)} FROM ("
+        f"SELECT {listed}, {kept}, sum({weight}) AS __times FROM {relation} GROUP BY {listed} HAVING sum({weight}) <> 0) "
         f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {order}) = 1"
     )

@@ -69,11 +69,11 @@ class JoinExecutor(Executor[Join]):
         names = [quote(f.name) for f in self.operator.columns] + [f"__at{i}" for i in range(self.operator.places)]
         listed = ", ".join(names)
         if self.operator.changes == "append-only":
-            return self.create("out", f"SELECT {listed} FROM (SELECT *, unnest(range(__n)) AS times FROM ({pairs}))")
+            return self.create("out", f"SELECT {listed} FROM (SELECT *, unnest(range(__n)) AS __times FROM ({pairs}))")
         net = f"SELECT {listed}, sum(__n)::BIGINT AS __n FROM ({pairs}) GROUP BY {listed} HAVING sum(__n) <> 0"
         weight = "CAST(sign(__n) AS TINYINT) AS __w"
         return self.create(
-            "out", f"SELECT {listed}, {weight} FROM (SELECT *, unnest(range(abs(__n))) AS times FROM ({net}))"
+            "out", f"SELECT {listed}, {weight} FROM (SELECT *, unnest(range(abs(__n))) AS __times FROM ({net}))"
         )
 
     def _near(self, i: int, came: list[str], stood: list[str]) -> str:

@@ -70,7 +70,9 @@ class UniqueExecutor(Executor[Unique]):
             f"SELECT r, {', '.join(columns)} FROM (SELECT r, {', '.join(groups)} FROM {come} x) "
             f"WHERE {' OR '.join(clashes)} ORDER BY r"
         )
-        found: dict[str, list[int]] = {name: column.tolist() for name, column in self.con.execute(sql).fetchnumpy().items()}
+        found: dict[str, list[int]] = {
+            name: column.tolist() for name, column in self.con.execute(sql).fetchnumpy().items()
+        }
         seen = [zip(found[f"g{i}"], found[f"s{i}"], strict=True) for i in range(len(self.keys))]
         taken = [{g for g, known in pairs if known} for pairs in seen]
         quarantines = [rule.action == "quarantine" for rule in self.operator.rules]
