@@ -82,13 +82,13 @@ def test_delta_holds_touched_groups_only(tmp_path: Path) -> None:
     driver.close()
 
 
-def test_long_chain_is_replaced_by_a_snapshot(tmp_path: Path) -> None:
+def test_chain_begins_with_a_snapshot_and_a_long_one_is_replaced_by_another(tmp_path: Path) -> None:
     driver, records = Driver(totals(), tmp_path, SPLITS), Records()
     for i in range(MAX_DELTAS + 3):
         driver.run([("events", records.table(EVENTS, [("x", i)], 1))])
     kinds = [f.kind for f in driver.files]
-    assert kinds == ["delta"] * MAX_DELTAS + ["snapshot", "delta", "delta"]
-    driver.files = driver.files[MAX_DELTAS:]
+    assert kinds == ["snapshot", *["delta"] * MAX_DELTAS, "snapshot", "delta"]
+    driver.files = driver.files[MAX_DELTAS + 1 :]
     driver.restart()
     driver.run([("events", records.table(EVENTS, [("x", 0)], 1))])
     n = MAX_DELTAS + 3

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -181,7 +181,7 @@ class Stage:
             for executor in self._executors.values():
                 executor.committed()
             self._store.commit()
-            self._drop_scratch()
+            self._drop_scratch(lambda table: ">" in table or "#" in table)
             found = self._con.execute(f"SELECT number FROM {SPLITS}").fetchall()
             self._known_splits = {row[0] for row in found}
 
@@ -217,16 +217,12 @@ class Stage:
             con.close()
         self._opened = []
 
-    def _drop_scratch(self) -> None:
-        """Scratch tables of executors are named with `>`, spilled buffers with `#`."""
-        live = {b.name for b in self._inputs.values()}
-        found = self._con.execute("SELECT table_name FROM duckdb_tables()").fetchall()
-        for (name,) in found:
-            if (">" in name or "#" in name) and name not in live and not self._is_state(name):
+    def _drop_scratch(self, chosen: Callable[[str], bool]) -> None:
+        """Drops chosen tables that hold no state. Scratch tables of executors are named with `>`, spilled buffers with `#`."""
+        keep = self._store.names | {b.name for b in self._inputs.values()}
+        for (name,) in self._con.execute("SELECT table_name FROM duckdb_tables()").fetchall():
+            if chosen(name) and name not in keep:
                 self._con.execute(f"DROP TABLE {quote(name)}")
-
-    def _is_state(self, table: str) -> bool:
-        return table in self._store.names
 
     # ------------------------------------------------------------ collections
 
@@ -286,6 +282,7 @@ class _Epoch:
             buffer.close()
         if out is not None:
             counts.rows_out = self._give(executor.operator, Slices(stage._store, out))
+        stage._drop_scratch(lambda table: table.startswith(f"{name}>"))
         self._closed.append(counts.close(name, type(executor.operator).__name__.lower()))
 
     def _run(self, name: str, executor: Executor[Any], given: Mapping[str, str], counts: Counts) -> str | None:
