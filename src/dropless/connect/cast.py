@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _WIDTHS = {"TINYINT": 1, "SMALLINT": 2, "INTEGER": 4, "BIGINT": 8, "HUGEINT": 16}
 _UNSIGNED = {"UTINYINT": 1, "USMALLINT": 2, "UINTEGER": 4, "UBIGINT": 8, "UHUGEINT": 16}
 _INTEGERS = {**_WIDTHS, **_UNSIGNED}
+_DIGITS = {1: 3, 2: 5, 4: 10, 8: 20, 16: 38}
+"""Digits of the largest value by width; a HUGEINT comes through Arrow with 38."""
+_WIDER = {("FLOAT", "DOUBLE"), ("DATE", "TIMESTAMP"), ("TIMESTAMP_S", "TIMESTAMP"), ("TIMESTAMP_MS", "TIMESTAMP")}
 _DECIMAL = re.compile(r"DECIMAL\((\d+),\s*(\d+)\)")
 _local = threading.local()
 
@@ -61,10 +64,12 @@ def always_fits(source: str, target: str) -> bool:
     if source in _INTEGERS and target in _WIDTHS:
         return _INTEGERS[source] + (source in _UNSIGNED) <= _WIDTHS[target]
     a, b = _DECIMAL.fullmatch(source), _DECIMAL.fullmatch(target)
+    if b and source in _INTEGERS:
+        return _DIGITS[_INTEGERS[source]] <= int(b[1]) - int(b[2])
     if a and b:
         whole = int(a[1]) - int(a[2]) <= int(b[1]) - int(b[2])
         return whole and int(a[2]) <= int(b[2])
-    return (source, target) in {("FLOAT", "DOUBLE"), ("DATE", "TIMESTAMP")}
+    return (source, target) in _WIDER
 
 
 @functools.cache

@@ -90,6 +90,10 @@ class Staged:
     rows: int
     replaces: Replaces
 
+    def of(self, kind: str) -> list[Path]:
+        """The files of one kind; rows have the kind ""."""
+        return [path for path in self.files if path.stem.rpartition("-")[2].lstrip("0123456789") == kind]
+
     @property
     def empty(self) -> bool:
         """True where committing changes nothing."""
@@ -112,14 +116,15 @@ class Staged:
 @dataclass
 class _Open:
     replaces: Replaces
-    lanes: dict[int, Lane] = field(default_factory=dict)
-    rows: dict[int, int] = field(default_factory=dict)
+    lanes: dict[str, Lane] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
 
 
 class Stage:
     """The epochs of one sink that are being written or await their commit.
 
-    `lane(path, schema)` opens a staged file. Nothing is on the disk before the first row of an epoch.
+    `lane(path, schema)` opens a staged file. A lane may have files of several kinds, such as rows and
+    keys. Nothing is on the disk before the first row of an epoch.
     """
 
     def __init__(self, sink: str, folder: Path, lane: Callable[[Path, pa.Schema], Lane] = ArrowLane) -> None:
@@ -138,20 +143,21 @@ class Stage:
             self._epochs[epoch] = _Open(replaces)
             self._mine.add(epoch)
 
-    def write(self, epoch: int, rows: pa.Table, lane: int) -> None:
-        """The rows are in the lane's file after this, not yet durable."""
+    def write(self, epoch: int, rows: pa.Table, lane: int, kind: str = "") -> None:
+        """The rows are in the lane's file of that kind after this, not yet durable."""
         if not rows.num_rows:
             return
         state = self._epochs[epoch]
+        file = f"{lane}{kind}"
         with disk_errors(self._sink):
-            if lane not in state.lanes:
+            if file not in state.lanes:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                made = self._lane(self._folder / f"{epoch:08d}-{self._owner}-{lane}{ENDING}", rows.schema)
+                made = self._lane(self._folder / f"{epoch:08d}-{self._owner}-{file}{ENDING}", rows.schema)
                 with self._lock:
-                    state.lanes[lane] = made
-                    state.rows[lane] = 0
-            state.lanes[lane].write(rows)
-            state.rows[lane] += rows.num_rows
+                    state.lanes[file] = made
+                    state.rows[file] = 0
+            state.lanes[file].write(rows)
+            state.rows[file] += rows.num_rows
 
     def prepare(self, epoch: int, **more: Any) -> bytes:
         """The epoch's files are durable and will not change after this; returns its token."""

@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from .targets import DuckDBTarget, SQLiteTarget, Target
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-TARGETS = {"duckdb": DuckDBTarget, "sqlite": SQLiteTarget}
+from postgres_fixture import postgres, postgres_database  # noqa: F401
+
+from .targets import DuckDBTarget, PostgresTarget, SQLiteTarget, Target
 
 
-@pytest.fixture(params=sorted(TARGETS))
+@pytest.fixture(params=["duckdb", "postgres", "sqlite"])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
-    return TARGETS[request.param](tmp_path)
+    match request.param:
+        case "duckdb":
+            return DuckDBTarget(tmp_path)
+        case "sqlite":
+            return SQLiteTarget(tmp_path)
+    database = request.getfixturevalue("postgres_database")
+    return PostgresTarget(tmp_path, request.getfixturevalue("postgres"), database)

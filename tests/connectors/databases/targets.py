@@ -11,8 +11,11 @@ from typing import Any
 import duckdb
 
 from dropless.connect.api import CommitPermit, Field, Sink, SinkContext
+from dropless.connect.config import Secret
 from dropless.connectors.duckdb.sink import DuckDBSink, DuckDBSinkConfig
+from dropless.connectors.postgres.sink import PostgresSink, PostgresSinkConfig
 from dropless.connectors.sqlite.sink import SQLiteSink, SQLiteSinkConfig
+from postgres_fixture import Cluster
 
 PIPELINE = "shop"
 
@@ -89,3 +92,22 @@ class SQLiteTarget(Target):
         if not (self.folder / "target.sqlite").exists():
             return set()
         return {r[0] for r in self.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+class PostgresTarget(Target):
+    word = "postgres"
+
+    def __init__(self, folder: Path, cluster: Cluster, database: str) -> None:
+        super().__init__(folder)
+        self.cluster = cluster
+        self.database = database
+
+    def sink(self, columns: Sequence[Field], mode: str = "append", key: Sequence[str] = (), **config: Any) -> Sink:
+        settings = {"url": Secret(self.cluster.url(self.database)), "table": "t", **config}
+        return PostgresSink(PostgresSinkConfig(**settings), self.context(columns, mode, key))
+
+    def execute(self, sql: str) -> list[tuple[Any, ...]]:
+        return self.cluster.execute(sql, self.database)
+
+    def tables(self) -> set[str]:
+        return {r[0] for r in self.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
