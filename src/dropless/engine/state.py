@@ -1,9 +1,9 @@
-"""The state that stateful operators keep between epochs and runs: working tables in DuckDB, which spill, beside immutable
-zstd Parquet files in the pipeline's folder, which the ledger refers to (L2).
+"""The state that stateful operators keep between epochs and runs: working tables in DuckDB, which spill, beside
+immutable zstd Parquet files in the pipeline's folder, which the ledger refers to (L2).
 
-The working tables are a cache: they can be rebuilt from the files at any time. One DuckDB transaction spans an epoch, so
-that `abort` undoes all of it. A state file holds all parts of one operator's snapshot or delta: column `__part` numbers the
-part of a row, and `X_Y` is column Y of part X.
+The working tables are a cache: they can be rebuilt from the files at any time. One DuckDB transaction spans an epoch,
+so that `abort` undoes all of it. A state file holds all parts of one operator's snapshot or delta: column `__part`
+numbers the part of a row, and `X_Y` is column Y of part X.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Chain:
 class StateStore:
     """Working tables and state files of all stateful operators of a plan.
 
-    Not thread-safe; `Stage` calls it under its lock. `folder` is the state folder inside the pipeline's folder, to which
-    the paths of the files it returns are relative.
+    Not thread-safe; `Stage` calls it under its lock. `folder` is the state folder inside the pipeline's folder, to
+    which the paths of the files it returns are relative.
     """
 
     def __init__(
@@ -137,8 +137,8 @@ class StateStore:
     def restore(self, files: Iterable[StateFile]) -> None:
         """The state is what `files` say, oldest first for each operator. They are read at an operator's first use.
 
-        Files of operators the plan no longer has are passed over. Raises DefinitionError `state.changed` where a file was
-        written by an operator that now means something else.
+        Files of operators the plan no longer has are passed over. Raises DefinitionError `state.changed` where a file
+        was written by an operator that now means something else.
         """
         from pyarrow import parquet
 
@@ -278,9 +278,9 @@ class StateStore:
         return self._folder.parent / file.path
 
     def save(self, operator: str, epoch: int) -> StateFile | None:
-        """The epoch's change of this operator is durable in a file: a delta, or a snapshot where the chain has grown long.
+        """The epoch's change of this operator is durable in a file; None where nothing changed.
 
-        Returns None where nothing changed.
+        The file is a delta, or a snapshot where the chain begins or has grown long.
         """
         chain = self._chains.get(operator, Chain())
         if (chain.due or not chain.files) and self._changed(operator):
@@ -305,9 +305,8 @@ class StateStore:
     def _changed(self, operator: str) -> bool:
         have = self._tables()
         for part in self.parts[operator]:
-            if f"{operator}/{part.name}+" in have:
-                if self._count(self.delta(operator, part.name)):
-                    return True
+            if f"{operator}/{part.name}+" in have and self._count(self.delta(operator, part.name)):
+                return True
         return operator in self._dropped
 
     def _count(self, table: str) -> int:

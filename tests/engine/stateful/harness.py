@@ -1,4 +1,4 @@
-"""Runs stateful operators as the engine does: rows through a lane, gathered, run, committed; and checks what always holds."""
+"""Runs stateful operators as the engine does: rows through a lane, gathered, run, committed; and checks them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class Records:
 
 
 class Driver:
-    """One pipeline over several epochs and restarts. `held` is what the sinks have been given, as a multiset of rows."""
+    """One pipeline over several epochs and restarts. `held` is what the sinks hold, as a multiset of rows."""
 
     def __init__(
         self, plan: Plan, folder: Path, splits: Mapping[int, tuple[str, str]], buffer_bytes: int = 1 << 25
@@ -160,4 +161,4 @@ def portions(rng: random.Random, items: Sequence[Any], most: int) -> list[list[A
     """The items in order, cut at random places into 1 to `most` lists, some of which may be empty."""
     cuts = sorted(rng.randrange(len(items) + 1) for _ in range(rng.randrange(most)))
     bounds = [0, *cuts, len(items)]
-    return [list(items[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [list(items[a:b]) for a, b in pairwise(bounds)]

@@ -1,4 +1,4 @@
-"""Laws checked: L6, L9. An aggregate kept over any epochs, chunks and restarts equals DuckDB's over all rows at once."""
+"""Laws checked: L6, L9. An aggregate kept over epochs, chunks and restarts equals DuckDB's over all rows at once."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Laws checked: L6, L9. Each stateful operator, kept over any epochs, chunks, spills and restarts, gives what DuckDB gives
-over all rows at once. `LAST` stands for the events of which only the last of each id counts: an updating relation."""
+"""Laws checked: L6, L9. Each stateful operator, kept over any epochs, chunks, spills and restarts, gives what DuckDB
+gives over all rows at once. `LAST` stands for events of which only the last of each id counts: an updating relation."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ CASES: dict[str, tuple[list[Operator], str]] = {
         f"SELECT id, w, v + w FROM {LATEST} e JOIN users USING (k)",
     ),
     "join of one source": (
-        [EVENTS, filtered(EVENTS), Join("op", "r", ("events", "few"), fields(a="BIGINT", b="BIGINT"), places=2, fans_out=True,
-         left_keys=("k",), right_keys=("k",), residual="l.id < r.id",
+        [EVENTS, filtered(EVENTS), Join("op", "r", ("events", "few"), fields(a="BIGINT", b="BIGINT"), places=2,
+         fans_out=True, left_keys=("k",), right_keys=("k",), residual="l.id < r.id",
          items=(Item("a", "l.id", "BIGINT"), Item("b", "r.id", "BIGINT")))],
         "SELECT l.id, r.id FROM events l JOIN events r ON l.k = r.k AND r.v > 1 AND l.id < r.id",
     ),
@@ -140,8 +140,8 @@ OWN_NAMES: dict[str, tuple[list[Operator], str]] = {
         f"QUALIFY row_number() OVER (PARTITION BY c1 ORDER BY k0 DESC NULLS LAST, {ORDER}) = 1) GROUP BY v",
     ),
     "join": (
-        [OWN, Join("op", "r", ("events", "events"), fields(times="INTEGER", c0="VARCHAR", n="BIGINT"), places=2, fans_out=True,
-         left_keys=("n",), right_keys=("rows",), residual="l.c1 <= r.k0",
+        [OWN, Join("op", "r", ("events", "events"), fields(times="INTEGER", c0="VARCHAR", n="BIGINT"), places=2,
+         fans_out=True, left_keys=("n",), right_keys=("rows",), residual="l.c1 <= r.k0",
          items=(Item("times", "l.v", "INTEGER"), Item("c0", "r.c0", "VARCHAR"), Item("n", "l.c1", "BIGINT")))],
         "SELECT l.v, r.c0, l.c1 FROM events l JOIN events r ON l.n = r.rows AND l.c1 <= r.k0",
     ),

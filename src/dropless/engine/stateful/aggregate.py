@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class AggregateExecutor(Executor[Aggregate]):
-    """State: one row of accumulators for each group, and where calls need them, the values of each group with their number."""
+    """State: one row of accumulators for each group, and where calls need them, the values of each group."""
 
     def __init__(self, operator: Aggregate, plan: Plan, store: StateStore, places: Places) -> None:
         super().__init__(operator, plan, store, places)

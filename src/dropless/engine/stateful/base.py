@@ -1,4 +1,4 @@
-"""What every executor of a stateful operator is, and the tools they share. `Stage` calls them; they know no lanes or files."""
+"""What every executor of a stateful operator is, and the tools they share. `Stage` calls them; they know no lanes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Places:
         self.splits = splits
 
     def by_source(self, rows: pa.Table, distinct: bool) -> Counter[str]:
-        """How many source records the rows stand for: rows, or distinct places where `distinct`. NULL places stand for none."""
+        """How many source records the rows stand for: rows, or distinct places. NULL places stand for none."""
         columns = [c for c in rows.column_names if c.startswith("__at")]
         if not columns or not rows.num_rows:
             return Counter()
@@ -135,7 +135,7 @@ class Executor(ABC, Generic[O]):
 
     @property
     def may_begin(self) -> bool:
-        """True where the operator may have something to give although nothing came in; `eager` then tells from its state."""
+        """True where the operator may have something to give although nothing came in; `eager` tells from its state."""
         return False
 
     @property
@@ -182,6 +182,11 @@ class Executor(ABC, Generic[O]):
 
     def count(self, relation: str, where: str = "TRUE") -> int:
         return int(self.one(f"SELECT count(*) FROM {relation} WHERE {where}"))
+
+    def exists(self, table: str) -> bool:
+        """True where a table of this quoted name is there."""
+        name = table[1:-1].replace('""', '"')
+        return bool(self.con.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = ?", [name]).fetchall())
 
     def one(self, sql: str) -> Any:
         return self.con.execute(sql).fetchall()[0][0]
@@ -267,5 +272,5 @@ def registered(con: duckdb.DuckDBPyConnection, rows: pa.Table) -> Iterator[str]:
 
 
 def reading_order(alias: str, place: str = "p0", prefix: str = "s") -> str:
-    """ORDER BY items for the reading order of a place, given `SPLITS` joined as `prefix`: split id, source, position (L9)."""
+    """ORDER BY items for reading order, given `SPLITS` joined as `prefix`: split id, source, position (L9)."""
     return f"{prefix}.split, {prefix}.source, {alias}.{place}"

@@ -1,4 +1,4 @@
-"""Judges the checks that are about all rows of a run: counts, rates and ranges from running sums, the others from the kept rows."""
+"""Judges the checks about all rows of a run: counts, rates and ranges from running sums, the others from kept rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BOUNDS = {
 
 
 def literal(value: Any) -> str:
-    """The value as a SQL literal; what is not a number or truth value is text, which DuckDB reads as the other side's type."""
+    """The value as a SQL literal. Neither number nor truth value: text, which DuckDB reads as the other side's type."""
     if isinstance(value, bool):
         return "TRUE" if value else "FALSE"
     if isinstance(value, int | float):
@@ -84,8 +84,9 @@ class Judge:
 
     def _judge(self, i: int, rule: BatchRule) -> Verdict:
         if rule.kind in COUNTED:
-            sums = f"SELECT coalesce(sum(judged), 0)::BIGINT, coalesce(sum(failed), 0)::BIGINT FROM {self.c.table('counters')}"
-            judged, against = self.c.con.execute(f"{sums} WHERE rule = {i}").fetchall()[0]
+            sums = "coalesce(sum(judged), 0)::BIGINT, coalesce(sum(failed), 0)::BIGINT"
+            sql = f"SELECT {sums} FROM {self.c.table('counters')} WHERE rule = {i}"
+            judged, against = self.c.con.execute(sql).fetchall()[0]
             failed, detail = _counted(rule, judged, against)
         else:
             judged = self.c.one(f"SELECT coalesce(sum(__n), 0)::BIGINT FROM {self.table}")
@@ -171,10 +172,8 @@ def _counted(rule: BatchRule, judged: int, against: int) -> tuple[int, str]:
         case "null_rate":
             if judged and against / judged > high:
                 share = f"{100 * against / judged:.4g}%"
-                return (
-                    against,
-                    f"{against} of {judged} ({share}) are NULL in {rule.arguments['column']}, at most {100 * high:.4g}%",
-                )
+                column = rule.arguments["column"]
+                return against, f"{against} of {judged} ({share}) are NULL in {column}, at most {100 * high:.4g}%"
             return 0, ""
         case _:
             return against, f"{against} rows of {rule.arguments['column']} are out of range" if against else ""

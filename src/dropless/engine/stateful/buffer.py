@@ -79,7 +79,7 @@ class Buffer:
 
 
 class Slices:
-    """A working table as a sequence of record batches. Each is read by a query of its own, so other statements may run between."""
+    """A working table as record batches. Each is read by a query of its own, so other statements may run between."""
 
     def __init__(self, store: StateStore, table: str) -> None:
         self._con = store.con

@@ -21,8 +21,9 @@ def compact(operator: Deliver, plan: Plan, relation: str) -> str:
     key = ", ".join(quote(k) for k in operator.sink_key)
     kept = ", ".join(f"any_value({p}) AS {p}" for p in places)
     order = ", ".join(["sign(__times) DESC", *(f"{quote(n)} DESC NULLS LAST" for n in names)])
+    times = f"sum({weight})"
+    net = f"SELECT {listed}, {kept}, {times} AS __times FROM {relation} GROUP BY {listed} HAVING {times} <> 0"
     return (
-        f"SELECT {listed}, {', '.join(places)}, CAST(sign(__times) AS TINYINT) AS {quote(OP)} FROM ("
-        f"SELECT {listed}, {kept}, sum({weight}) AS __times FROM {relation} GROUP BY {listed} HAVING sum({weight}) <> 0) "
+        f"SELECT {listed}, {', '.join(places)}, CAST(sign(__times) AS TINYINT) AS {quote(OP)} FROM ({net}) "
         f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {order}) = 1"
     )

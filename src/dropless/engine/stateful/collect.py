@@ -1,4 +1,4 @@
-"""Keeps a copy of a relation: for sinks that are overwritten with its complete contents, and for checks of a whole run."""
+"""Keeps a copy of a relation: for sinks overwritten with its complete contents, and for checks of a whole run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BATCH_ROWS = 100_000
 
 
 class CollectExecutor(Executor[Collect]):
-    """State: the rows of each input (the first is the relation, others are what its checks refer to), and running counts."""
+    """State: the rows of each input and running counts. The first input is the relation; its checks refer to others."""
 
     def __init__(self, operator: Collect, plan: Plan, store: StateStore, places: Places) -> None:
         super().__init__(operator, plan, store, places)
@@ -78,7 +78,7 @@ class CollectExecutor(Executor[Collect]):
     # ------------------------------------------------------------ what overwrite sinks ask
 
     def touched(self, columns: Sequence[str]) -> list[tuple[Any, ...]]:
-        """The values of `columns` in rows that were added or taken back since the contents were last read and committed."""
+        """The values of `columns` in rows added or taken back since the contents were last read and committed."""
         places = self._positions(columns)
         listed = ", ".join(places)
         if self.parts["rows0"].rule == "grow":
@@ -87,7 +87,7 @@ class CollectExecutor(Executor[Collect]):
             source = f"{self.table('rows0')} WHERE rowid >= {self._stood}"
         else:
             source = self._touched_table()
-            if not self._exists(source):
+            if not self.exists(source):
                 return []
         return self.con.execute(f"SELECT DISTINCT {listed} FROM {source} ORDER BY ALL").fetchall()
 
@@ -125,14 +125,10 @@ class CollectExecutor(Executor[Collect]):
     def _touched_table(self) -> str:
         return quote(f"{self.operator.name}/touched")
 
-    def _exists(self, table: str) -> bool:
-        name = table[1:-1].replace('""', '"')
-        return bool(self.con.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = ?", [name]).fetchall())
-
     def committed(self) -> None:
         if self._read:
             self._stood = self.count(self.table("rows0"))
-            if self._exists(self._touched_table()):
+            if self.exists(self._touched_table()):
                 self.con.execute(f"DELETE FROM {self._touched_table()}")
         self._read = False
 

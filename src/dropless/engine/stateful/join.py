@@ -63,7 +63,7 @@ class JoinExecutor(Executor[Join]):
         return f"SELECT {', '.join(items)} FROM {self._named(0, left)} l JOIN {self._named(1, right)} r ON {self._on}"
 
     def _out(self, came: list[str], stood: list[str]) -> str:
-        """Bilinear: what came left with what stood right, what stood left with what came right, and what came with what came."""
+        """Bilinear: what came on each side with what stood on the other, and what came with what came."""
         each = [self._joined(came[0], stood[1]), self._joined(stood[0], came[1]), self._joined(came[0], came[1])]
         pairs = " UNION ALL ".join(f"({e})" for e in each)
         names = [quote(f.name) for f in self.operator.columns] + [f"__at{i}" for i in range(self.operator.places)]
@@ -111,7 +111,8 @@ class JoinExecutor(Executor[Join]):
         partnered = f"EXISTS (SELECT 1 FROM {found} f WHERE {same('d', 'f', self.identity[i])})"
         return self.create(
             f"moved{i}",
-            f"SELECT {items}, s.matched AS old_matched, coalesce(s.__n, 0) AS old_n, coalesce(s.__n, 0) + d.__n AS new_n, "
+            f"SELECT {items}, s.matched AS old_matched, "
+            f"coalesce(s.__n, 0) AS old_n, coalesce(s.__n, 0) + d.__n AS new_n, "
             f"coalesce(s.matched, FALSE) OR {partnered} AS new_matched "
             f"FROM {ids} d LEFT JOIN {stood[i]} s ON {same('d', 's', self.identity[i])}",
         )
@@ -121,14 +122,15 @@ class JoinExecutor(Executor[Join]):
         was, now = "coalesce(old_matched, new_matched)", "new_matched"
         self.change(
             side,
-            f"SELECT {listed}, {was} AS matched, CASE WHEN {was} = {now} THEN new_n - old_n ELSE -old_n END AS __n FROM {moved} "
+            f"SELECT {listed}, {was} AS matched, "
+            f"CASE WHEN {was} = {now} THEN new_n - old_n ELSE -old_n END AS __n FROM {moved} "
             f"UNION ALL SELECT {listed}, {now}, new_n FROM {moved} WHERE {was} <> {now}",
         )
 
     # ------------------------------------------------------------ conservation
 
     def _count(self, counts: Counts, moved: list[str]) -> None:
-        """Rows: one without partner is held until it has one; one with partner has passed; a pair that cancels is folded."""
+        """Rows: one without partner is held until it has one; one with has passed; a pair that cancels is folded."""
         for relation in moved:
             waited = "CASE WHEN coalesce(old_matched, FALSE) THEN 0 ELSE old_n END"
             waits = "CASE WHEN new_matched THEN 0 ELSE new_n END"

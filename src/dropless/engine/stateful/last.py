@@ -48,9 +48,10 @@ class LastExecutor(Executor[Last]):
             f"SELECT s.* FROM {self.table('rows')} s WHERE EXISTS (SELECT 1 FROM {come} d WHERE {same('s', 'd', key)})",
         )
         latest = self.create("latest", self._latest(f"(FROM {come} UNION ALL FROM {stood})", columns, key))
+        is_row, was_row = (f"row({', '.join(f'{a}.{c}' for c in columns)})" for a in "ds")
         changed = (
             f"SELECT d.*, FALSE AS __gone FROM {latest} d LEFT JOIN {stood} s ON {same('d', 's', key)} "
-            f"WHERE row({', '.join(f'd.{c}' for c in columns)}) IS DISTINCT FROM row({', '.join(f's.{c}' for c in columns)}) "
+            f"WHERE {is_row} IS DISTINCT FROM {was_row} "
             f"OR NOT EXISTS (SELECT 1 FROM {stood} e WHERE {same('d', 'e', key)})"
         )
         self.change("rows", changed)

@@ -1,8 +1,8 @@
 """What each stateful operator keeps between epochs, as tables. Read off the plan alone, so that a state file can be
 loaded before anything runs.
 
-Columns are named by position (`c0` visible columns, `p0` places, `k0` keys), never by the user's names, so that renaming a
-column upstream leaves state files valid.
+Columns are named by position (`c0` visible columns, `p0` places, `k0` keys), never by the user's names, so that
+renaming a column upstream leaves state files valid.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dropless.plan.ir import Aggregate, Call, Collect, Distinct, Join, Keyed, La
 class Part:
     """One table of an operator's state, and how an epoch's delta changes it.
 
-    grow: the delta's rows are added. upsert: the delta holds the present row of each touched `key`, or its end (`__gone`).
-    weighted: rows carry `__n`, how often they are there; the delta's `__n` is added and rows at 0 vanish.
+    grow: the delta's rows are added. upsert: the delta holds the present row of each touched `key`, or its end
+    (`__gone`). weighted: rows carry `__n`, how often they are there; the delta's `__n` is added and rows at 0 vanish.
     """
 
     name: str
@@ -106,7 +106,7 @@ def argument_type(call: Call, operator: Aggregate, plan: Plan) -> str:
 
 
 def sum_type(type: str) -> str:
-    """The type in which a sum of `type` is exact. HUGEINT is neither Arrow's nor Parquet's; 38 digits hold any real sum."""
+    """The type in which a sum of `type` is exact. HUGEINT is neither Arrow's nor Parquet's; 38 digits hold any sum."""
     if type.upper() in FLOATS:
         return "DOUBLE"
     if type.upper().startswith(("DECIMAL", "NUMERIC")) and "," in type:

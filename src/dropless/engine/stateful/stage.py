@@ -66,8 +66,8 @@ class StageResult:
 class Stage:
     """Gathers input with `feed` from any thread; everything else is called by one thread.
 
-    An epoch is `feed`..., `run`, then `committed` or `abort`. What is fed between `run` and `committed` belongs to the next
-    epoch; `abort` drops it too. `sources` and `splits` name the source and the split id of a split number; they may grow.
+    An epoch is `feed`..., `run`, then `committed` or `abort`. What is fed between `run` and `committed` belongs to the
+    next epoch; `abort` drops it too. `sources` and `splits` name source and split id of a split number; they may grow.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class Stage:
             self._known_splits = {row[0] for row in found}
 
     def abort(self) -> None:
-        """The working state is that of the last committed epoch, nothing is gathered, and the epoch's files are gone."""
+        """The working state is that of the last committed epoch; no input is left, and the epoch's files are gone."""
         with self._lock:
             self._store.abort()
             for executor in self._executors.values():
@@ -218,7 +218,7 @@ class Stage:
         self._opened = []
 
     def _drop_scratch(self, chosen: Callable[[str], bool]) -> None:
-        """Drops chosen tables that hold no state. Scratch tables of executors are named with `>`, spilled buffers with `#`."""
+        """Drops chosen tables that hold no state. Executors name scratch tables with `>`, buffers theirs with `#`."""
         keep = self._store.names | {b.name for b in self._inputs.values()}
         for (name,) in self._con.execute("SELECT table_name FROM duckdb_tables()").fetchall():
             if chosen(name) and name not in keep:
@@ -233,7 +233,7 @@ class Stage:
         return executor
 
     def touched_partitions(self, operator: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
-        """The values of `columns` in rows that changed since `contents` was last read in a committed epoch of this process."""
+        """The values of `columns` in rows changed since `contents` was last read in a committed epoch here."""
         with self._lock:
             return self._collection(operator).touched(columns)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -70,23 +71,22 @@ class UniqueExecutor(Executor[Unique]):
             f"SELECT r, {', '.join(columns)} FROM (SELECT r, {', '.join(groups)} FROM {come} x) "
             f"WHERE {' OR '.join(clashes)} ORDER BY r"
         )
-        found: dict[str, list[int]] = {
-            name: column.tolist() for name, column in self.con.execute(sql).fetchnumpy().items()
-        }
+        arrays: dict[str, Any] = self.con.execute(sql).fetchnumpy()
+        found: dict[str, list[int]] = {name: column.tolist() for name, column in arrays.items()}
         seen = [zip(found[f"g{i}"], found[f"s{i}"], strict=True) for i in range(len(self.keys))]
         taken = [{g for g, known in pairs if known} for pairs in seen]
         quarantines = [rule.action == "quarantine" for rule in self.operator.rules]
         refused: dict[int, list[int]] = {}
         failed = [0] * len(self.keys)
-        for r, *keys in zip(found["r"], *(found[f"g{i}"] for i in range(len(self.keys))), strict=True):
-            broken = [i for i, key in enumerate(keys) if key and key in taken[i]]
+        for r, *claims in zip(found["r"], *(found[f"g{i}"] for i in range(len(self.keys))), strict=True):
+            broken = [i for i, key in enumerate(claims) if key and key in taken[i]]
             for i in broken:
                 failed[i] += 1
             refusing = [i for i in broken if quarantines[i]]
             if refusing:
                 refused[r] = refusing
             else:
-                for i, key in enumerate(keys):
+                for i, key in enumerate(claims):
                     taken[i].add(key)
         return refused, failed
 
@@ -124,8 +124,5 @@ class UniqueExecutor(Executor[Unique]):
         items = ", ".join(f"x.{k} AS k{n}" for n, k in enumerate(keys))
         known = " AND ".join(f"x.{k} IS NOT NULL" for k in keys)
         equal = " AND ".join(f"x.{k} = s.k{n}" for n, k in enumerate(keys))
-        table = self.table(f"keys{i}")
-        self.change(
-            f"keys{i}",
-            f"SELECT DISTINCT {items} FROM {passed} x WHERE {known} AND NOT EXISTS (SELECT 1 FROM {table} s WHERE {equal})",
-        )
+        seen = f"EXISTS (SELECT 1 FROM {self.table(f'keys{i}')} s WHERE {equal})"
+        self.change(f"keys{i}", f"SELECT DISTINCT {items} FROM {passed} x WHERE {known} AND NOT {seen}")
