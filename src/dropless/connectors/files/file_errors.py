@@ -19,7 +19,13 @@ _REFUSED = {
     errno.EINVAL,
     errno.ELOOP,
 }
-_REFUSED_WORDS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY", "SIGNATURE", "does not exist", "Bucket")
+_REFUSED_WORDS = (
+    "ACCESS_DENIED",
+    "NO_SUCH_BUCKET",
+    "INVALID_ACCESS_KEY",
+    "SIGNATURE_DOES_NOT_MATCH",
+    "HTTP status 403",
+)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,7 +88,8 @@ class Lane:
     def discard(self) -> None:
         """Nothing is open after this; the files themselves are removed with the epoch's folder."""
         for part in self._open.values():
-            _close(part)
+            with suppress(OSError):  # What is thrown away need not end well.
+                _close(part)
         self._open.clear()
         self._parts.clear()
 

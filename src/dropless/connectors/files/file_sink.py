@@ -8,7 +8,8 @@ bounded buffers (L11).
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -58,6 +59,7 @@ class _Epoch:
         self.lanes: dict[int, Lane] = {}
         self.lock = Lock()
         self.serial = count()
+        self.broken: ConnectorError | None = None
 
 
 class FileSink(Sink[F], Generic[F]):
@@ -74,8 +76,8 @@ class FileSink(Sink[F], Generic[F]):
 
     def __init__(self, config: F, context: SinkContext) -> None:
         super().__init__(config, context)
-        self._check_partitions()
         self.schema = arrow_schema(context.name, context.columns, intervals=self.intervals)
+        self._check_partitions()
         self._names = Names(context.name, self.ending)
         self._target: Target = self._open_target()
         self._epochs: dict[int, _Epoch] = {}
@@ -92,7 +94,7 @@ class FileSink(Sink[F], Generic[F]):
     @property
     def mechanism(self) -> str:
         if self.config.path.startswith("s3://"):
-            return "files staged beside the ledger, each put whole as one object, and a marker of the last epoch"
+            return "files staged beside the ledger, each put as one whole object, and a marker of the last epoch"
         return "staged files and rename, and a marker of the last epoch"
 
     @property
@@ -115,8 +117,6 @@ class FileSink(Sink[F], Generic[F]):
         return refusals
 
     def begin(self, epoch: int, replaces: Replaces = NOTHING) -> None:
-        with self._errors():
-            self._target.discard(epoch)  # Of a process that died.
         self._epochs[epoch] = _Epoch(epoch, replaces)
 
     def write(self, epoch: int, rows: pa.Table, lane: int = 0) -> None:
@@ -126,7 +126,7 @@ class FileSink(Sink[F], Generic[F]):
         if not rows.schema.equals(self.schema):
             rows = rows.cast(self.schema)
         state = self._epochs[epoch]
-        with self._errors():
+        with self._writing(state):
             if self._overwrite:
                 with state.lock:  # One file per partition, so the lanes take turns.
                     self._lane(state, 0).write(rows)
@@ -136,15 +136,16 @@ class FileSink(Sink[F], Generic[F]):
                 own.write(rows)
 
     def prepare(self, epoch: int) -> bytes:
-        state = self._epochs.pop(epoch)
-        with self._errors():
+        state = self._epochs[epoch]
+        with self._writing(state):
             staged: list[tuple[Path, str]] = []
             for number, lane in sorted(state.lanes.items()):
                 name = self._names.fixed() if self._overwrite else self._names.appended(epoch, number)
                 staged += [(path, f"{folder}/{name}" if folder else name) for folder, path in lane.finish().items()]
             if staged:
-                self._target.seal(epoch, [path for path, _ in staged])
+                self._target.seal([path for path, _ in staged])
             files = tuple(_described(path, final) for path, final in staged)
+        del self._epochs[epoch]
         folders = {self._folder(values) for values in state.replaces.partitions}
         if self._overwrite:
             folders |= {file.final.rpartition("/")[0] for file in files}
@@ -161,18 +162,18 @@ class FileSink(Sink[F], Generic[F]):
             self._target.remove(self._replaced(told))
             self._target.publish(told.files, self._overwrite)
             self._target.mark(Marker(told.epoch, permit.generation, permit.ledger))
-            self._target.discard(told.epoch)
+            self._target.settle(told.epoch)
 
     def abort(self, epoch: int) -> None:
         state = self._epochs.pop(epoch, None)
         with self._errors():
             for lane in state.lanes.values() if state else ():
                 lane.discard()
-            self._target.discard(epoch)
+            self._target.abort(epoch)
 
     def forget(self, token: bytes) -> None:
         with self._errors():
-            self._target.discard(Token.unpack(token).epoch)
+            self._target.forget(Token.unpack(token).files)
 
     def close(self) -> None:
         for epoch in list(self._epochs.values()):
@@ -233,6 +234,11 @@ class FileSink(Sink[F], Generic[F]):
             )
             text = f'sink "{self.context.name}" {what}'
             raise DefinitionError(problem("sink.partition", text, hint="columns: " + ", ".join(known)))
+        for name in self.config.partition_by:
+            if not _names_folders(self.schema.field(name).type):
+                text = f'sink "{self.context.name}" cannot name folders after column "{name}"'
+                hint = "whole numbers, texts, booleans, dates, decimals and timestamps can; cast it, or take another"
+                raise DefinitionError(problem("sink.type_unsupported", text, hint=hint))
 
     def _open_target(self) -> Target:
         config, context = self.config, self.context
@@ -242,8 +248,27 @@ class FileSink(Sink[F], Generic[F]):
             return StoreTarget(config, context)
         return LocalTarget((context.folder / config.path).absolute(), context.name)
 
-    def _errors(self) -> Any:
+    @contextmanager
+    def _writing(self, state: _Epoch) -> Iterator[None]:
+        """After an error inside, the epoch can only be aborted: half a row group cannot be continued."""
+        if state.broken:
+            raise state.broken
+        try:
+            with self._errors():
+                yield
+        except ConnectorError as error:
+            state.broken = error
+            raise
+
+    def _errors(self) -> AbstractContextManager[None]:
         return sink_errors(self.context.name, self._target.where)
+
+
+def _names_folders(kind: Any) -> bool:
+    t = pa.types
+    if t.is_timestamp(kind):
+        return bool(kind.unit != "ns")
+    return any(is_it(kind) for is_it in (t.is_integer, t.is_string, t.is_boolean, t.is_date, t.is_decimal))
 
 
 def _typed(value: Any, kind: Any) -> Any:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ import orjson
 
 from dropless.connect.marker import Marker
 from dropless.connectors.files.file_parts import encode
+from dropless.connectors.files.file_stage import Stage, sync, sync_all
 from dropless.errors import ConnectorError, problem
 
 STAGING = ".dropless-staging"
@@ -105,9 +104,13 @@ class Target(Protocol):
 
     def stage(self, epoch: int) -> Path: ...
 
-    def seal(self, epoch: int, files: Iterable[Path]) -> None: ...
+    def seal(self, files: Iterable[Path]) -> None: ...
 
-    def discard(self, epoch: int) -> None: ...
+    def abort(self, epoch: int) -> None: ...
+
+    def settle(self, epoch: int) -> None: ...
+
+    def forget(self, files: Iterable[StagedFile]) -> None: ...
 
 
 class LocalTarget:
@@ -119,6 +122,7 @@ class LocalTarget:
         self._root = root
         self._staging = root / STAGING
         self._own = self._staging / encode(sink)
+        self._stage = Stage(self._own)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -147,9 +151,9 @@ class LocalTarget:
         """The marker is durable after this."""
         fresh = self._own / "published.next"
         fresh.write_bytes(orjson.dumps(marker))
-        _sync(fresh)
+        sync(fresh)
         fresh.rename(self._own / "published")
-        _sync(self._own)
+        sync(self._own)
 
     def ours(self, names: Names, folders: Iterable[str] | None) -> list[tuple[str, int]]:
         """The sink's final files in these partitions (None: anywhere), each with the epoch in its name or -1."""
@@ -167,9 +171,9 @@ class LocalTarget:
         for path in paths:
             (self._root / path).unlink(missing_ok=True)
             folder = (self._root / path).parent
-            while folder != self._root and not _kept_folder(folder):
+            while folder != self._root and _removed_if_empty(folder):
                 folder = folder.parent
-            _sync(folder)
+            sync(folder)
 
     def publish(self, files: Iterable[StagedFile], fixed: bool) -> None:
         """Every file is at its final path, durably. A file that was moved before is found there."""
@@ -187,24 +191,36 @@ class LocalTarget:
                 staged.rename(final)
             touched.add(final.parent)
         for folder in touched:
-            _sync(folder)
+            sync(folder)
 
     def stage(self, epoch: int) -> Path:
         """Returns the folder, made, of an epoch's staged files."""
-        folder = self._own / f"{epoch:08d}"
-        if not folder.is_dir():
-            self._make(folder)
+        folder = self._stage.path(epoch)
+        self._make(folder)
         return folder
 
-    def seal(self, epoch: int, files: Iterable[Path]) -> None:
+    def seal(self, files: Iterable[Path]) -> None:
         """The staged files survive a power cut after this."""
-        sync_all(files)
-        for folder in (self.stage(epoch), self._own, self._staging, self._root):
-            _sync(folder)
+        paths = list(files)
+        sync_all(paths)
+        for folder in {p.parent for p in paths} | {self._own, self._staging, self._root}:
+            sync(folder)
 
-    def discard(self, epoch: int) -> None:
+    def abort(self, epoch: int) -> None:
         """Nothing of the epoch is staged; where nothing was ever published, nothing of ours is left (L10)."""
-        shutil.rmtree(self._own / f"{epoch:08d}", ignore_errors=True)
+        self._stage.abort(epoch)
+        self._tidy()
+
+    def settle(self, epoch: int) -> None:
+        """Nothing of a published epoch is staged, whoever staged it."""
+        self._stage.settle(epoch)
+
+    def forget(self, files: Iterable[StagedFile]) -> None:
+        """These staged files are gone, where they still were."""
+        self._stage.remove(file.staged for file in files)
+        self._tidy()
+
+    def _tidy(self) -> None:
         with suppress(OSError):  # Not empty: other epochs, or the marker of what is published.
             self._own.rmdir()
             made = self._made()
@@ -216,13 +232,15 @@ class LocalTarget:
 
     def _make(self, folder: Path) -> None:
         """The folder exists. Which ones above the staging folder we made is noted, for an abort to remove."""
+        if folder.is_dir():
+            return
         missing = [p for p in (folder, *folder.parents) if not p.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         above = [str(p) for p in missing if p == self._root or p in self._root.parents]
         if above:
             (self._staging / _MADE).write_bytes(orjson.dumps(above))
         for made in missing:
-            _sync(made.parent)
+            sync(made.parent)
 
     def _made(self) -> list[Path]:
         try:
@@ -255,35 +273,15 @@ def lost(sink: str, file: StagedFile, where: str) -> ConnectorError:
     return ConnectorError(problem("sink.lost", text, hint=hint))
 
 
-def sync_all(files: Iterable[Path]) -> None:
-    """Every file's content is durable. Several at once, since each waits for the device."""
-    paths = list(files)
-    if len(paths) < 4:
-        for path in paths:
-            _sync(path)
-        return
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(_sync, paths))
-
-
 def _join(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def _kept_folder(folder: Path) -> bool:
-    """Removes the folder if it is empty; true where it stays."""
+def _removed_if_empty(folder: Path) -> bool:
     try:
         folder.rmdir()
     except FileNotFoundError:
-        return False
-    except OSError:
         return True
-    return False
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    except OSError:
+        return False
+    return True
