@@ -114,7 +114,7 @@ def _castable(source: str, target: str) -> bool:
     import duckdb
 
     try:
-        session().execute(f"SELECT TRY_CAST(x AS {target}) FROM (SELECT CAST(NULL AS {source}) AS x)")
+        session().execute(f"SELECT TRY_CAST(x AS {target}) FROM (SELECT CAST(NULL AS {source}) AS x)").fetchall()
     except duckdb.Error:
         return False
     return True
@@ -164,12 +164,16 @@ def cast_table(
         mask = out.column(f"__bad{fields.index(f)}").to_numpy(zero_copy_only=False)
         bad = np.flatnonzero(mask)
         if len(bad):
-            reason = f"{show(rows.column(f.name)[int(bad[0])].as_py())} of type {source} is not a {f.type} without loss"
+            reason = f"{show(rows.column(f.name)[int(bad[0])])} of type {source} is not a {f.type} without loss"
             violations.append(Violation(f"{f.name}.type", bad, reason))
     return out.select([f.name for f in fields]), violations
 
 
-def show(value: Any) -> str:
+def show(value: pa.Scalar) -> str:
     """The value as text that fits a message."""
-    text = str(value)
+    try:
+        text = str(value.as_py())
+    except (OverflowError, ValueError):
+        # A date that Python has not.
+        text = str(value.cast(pa.string()))
     return text if len(text) <= 80 else text[:77] + "..."

@@ -101,7 +101,7 @@ def refusals(checks: Sequence[Check], rows: pa.Table) -> list[Refusal]:
         if OP in rows.column_names:
             mask = pc.and_(mask, pc.greater(rows.column(OP), 0))
         found.extend(
-            Refusal(row, check.rule, check.reason.replace("{}", show(column[row].as_py())))
+            Refusal(row, check.rule, check.reason.replace("{}", show(column[row])))
             for row in pc.indices_nonzero(mask).to_pylist()
         )
     return sorted(found, key=lambda r: (r.row, r.rule))

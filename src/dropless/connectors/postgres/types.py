@@ -75,7 +75,7 @@ def made_type(type_: str) -> str:
 
 
 def read_type(type_: str) -> tuple[str | None, int | None]:
-    """The DuckDB type of a PostgreSQL one (as `format_type` spells it), None where there is none; and a length limit."""
+    """The DuckDB type of one that `format_type` spells, None where there is none; and a length limit."""
     numbers = _ARGUMENTS.search(type_)
     bare = _ARGUMENTS.sub("", type_).strip()
     if bare == "numeric":

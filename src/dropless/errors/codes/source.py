@@ -1,4 +1,18 @@
 """Codes of the source family: code -> its page (meaning, usual cause, remedy), in sentences."""
 
 CODES: dict[str, str] = {
+    "source.not_found": """A file, folder or bucket that a source names does not exist.
+Usually a wrong path, a mount that is missing, or a file that was moved away; a glob that matches nothing in an existing folder is no error.
+Correct `path`, or put the file back.""",
+    "source.permission": """The process may not read what a source names.
+The operating system or the object store refused it. Grant read permission on the file and on every folder above it, or correct the keys.""",
+    "source.unreachable": """A source could not be read just now: the network, the service or the disk failed.
+Nothing was lost and no record was refused; the run may be repeated as it is. If it lasts, look at the service the message names.""",
+    "source.unreadable": """A file is not of the format its source declares, as a whole: a Parquet file without a valid footer, a .gz file that is no gzip.
+Single bad records become dead letters; this is a file in which no record can be found. Replace the file, or correct the source's format or `compression`.""",
+    "source.bad_header": """The header line of a CSV file cannot be used: a column name occurs twice (perhaps only after `rename`), the line is not valid text in
+the declared `encoding`, or its quotes are broken.
+Correct the file, or `rename`, `encoding`, `delimiter` and `quote` of the source. A file without a header line needs `header: false`.""",
+    "source.no_columns": """The columns of a source are not known and cannot be found out from its data.
+A source without a contract takes its columns from a sample; there was nothing to sample. Add a contract, or data.""",
 }

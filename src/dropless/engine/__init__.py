@@ -1,0 +1,1 @@
+"""The embedded runtime: row-wise lanes, stateful operators, state files, and the loop that drives them."""

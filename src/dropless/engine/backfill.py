@@ -1,0 +1,44 @@
+"""A range that was never run, a committed range again, or everything again; beside later runs, counted once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dropless.engine.project import Project
+from dropless.engine.reading import Selection
+from dropless.engine.report import RunReport
+from dropless.engine.run import Options, run
+from dropless.engine.tools import split_time
+from dropless.ledger.store import Ledger
+
+
+def backfill(project: Project, options: Options) -> RunReport:
+    """Reads the selected splits, or with `options.full` everything again.
+
+    Splits that were never read are read and committed as any run's, so that later runs leave them alone. Where a selected
+    split is committed already, its rows are folded into totals and files together with others; then the whole pipeline is
+    computed again from its sources and every target replaced when the new contents are complete.
+    """
+    options = replace(options, kind="backfill")
+    if not options.full and committed(project, options.selection, options.source):
+        options = replace(options, full=True, selection=Selection(), source=None)
+    return run(project, options)
+
+
+def committed(project: Project, selection: Selection, source: str | None) -> list[tuple[str, str]]:
+    """The selected splits of which something is committed."""
+    ledger = Ledger.open(project.spec.folder, create=False)
+    if ledger is None:
+        return []
+    with ledger:
+        done = {key for key, progress in ledger.offsets(project.name).items() if progress.records}
+    found = []
+    for name in project.spec.sources:
+        if source not in (None, name) or project.shapes[name] == "table":
+            continue
+        reader = project.source(name)
+        try:
+            found += [(name, s.id) for s in reader.splits() if (name, s.id) in done and selection.takes(s, split_time)]
+        finally:
+            reader.close()
+    return found

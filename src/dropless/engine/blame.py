@@ -1,0 +1,154 @@
+"""Finding the rows on which an expression or a function fails, and saying why for each (L7).
+
+A row fails if the operator fails on that row alone. So the same rows fail however the input was cut (L9), and only
+they; the work is done only after something failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from dropless.connect.api import Field
+from dropless.engine.flow import Failures
+from dropless.engine.query import ROW_ERRORS, Session, first_line, mentioned, select_from
+from dropless.plan.ir import Operator
+
+T = TypeVar("T")
+SAMPLE = 16
+"""How many distinct rows of one table are run alone for DuckDB's own words, for each expression."""
+REMEMBERED = 4096
+
+
+def bisect(
+    count: int, attempt: Callable[[int, int], T], blamed: tuple[type[BaseException], ...]
+) -> tuple[list[tuple[int, int, T]], list[tuple[int, BaseException]]]:
+    """Runs `attempt(begin, end)` on narrower ranges of `count` rows until each succeeds or is one failing row.
+
+    Returns the ranges that succeeded with their results, and the failing rows with what they raised, both ascending.
+    Errors that are not `blamed` are raised.
+    """
+    good: list[tuple[int, int, T]] = []
+    bad: list[tuple[int, BaseException]] = []
+    todo = [(0, count)] if count else []
+    while todo:
+        begin, end = todo.pop()
+        try:
+            good.append((begin, end, attempt(begin, end)))
+        except blamed as error:
+            if end - begin == 1:
+                bad.append((begin, error))
+                continue
+            middle = (begin + end) // 2
+            todo += [(middle, end), (begin, middle)]
+    return good, bad
+
+
+class Blame:
+    """Collects the failing rows of one table with all the rules each broke."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, tuple[list[str], list[str]]] = {}
+
+    def add(self, rule: str, rows: Sequence[int] | np.ndarray, reasons: Sequence[str]) -> None:
+        for row, reason in zip(rows, reasons, strict=True):
+            rules, why = self._found.setdefault(int(row), ([], []))
+            if rule not in rules:
+                rules.append(rule)
+            if reason not in why:
+                why.append(reason)
+
+    def failures(self) -> Failures | None:
+        """All of them in order of rows, or None where there are none."""
+        if not self._found:
+            return None
+        rows = sorted(self._found)
+        return Failures(
+            np.array(rows, dtype=np.int64),
+            [self._found[r][0] for r in rows],
+            ["; ".join(self._found[r][1]) for r in rows],
+        )
+
+
+class Expression:
+    """One SQL expression of an operator, with the words for the rows it fails on."""
+
+    def __init__(self, operator: Operator, sql: str, columns: Sequence[Field]) -> None:
+        self.sql = sql
+        self._operator = operator
+        self._source = select_from(columns)
+        self._reads = mentioned(sql, [c.name for c in columns])
+        self._known: dict[str, str] = {}
+
+    @property
+    def constant(self) -> bool:
+        """True where no row can be to blame, since no column is read."""
+        return not self._reads
+
+    def fails(self, session: Session, rows: pa.Table) -> np.ndarray:
+        """The indices of the rows on which the expression fails, found by halving."""
+
+        def attempt(begin: int, end: int) -> None:
+            session.run(self._query(), self._operator, in0=rows.slice(begin, end - begin))
+
+        return np.array([row for row, _ in bisect(rows.num_rows, attempt, ROW_ERRORS)[1]], dtype=np.int64)
+
+    def reasons(self, session: Session, rows: pa.Table) -> list[str]:
+        """Why the expression fails on each of `rows`, all of which it does.
+
+        DuckDB's words for the first `SAMPLE` distinct rows; for the others the same words with their own value where
+        that can be told from the sample, else the expression and the values it read.
+        """
+        if not self._reads:
+            return [self._alone(session, rows.slice(0, 1))] * rows.num_rows
+        values = rows.select(self._reads).to_pylist()
+        texts = [", ".join(f"{k} = {_shown(v)}" for k, v in row.items()) for row in values]
+        asked = 0
+        for i, text in enumerate(texts):
+            if text not in self._known and asked < SAMPLE and len(self._known) < REMEMBERED:
+                self._known[text] = self._alone(session, rows.slice(i, 1))
+                asked += 1
+        pattern = self._pattern(values, texts)
+        return [
+            self._known.get(text) or (pattern and _fill(pattern, row)) or f"{_short(self.sql)} fails where {text}"
+            for row, text in zip(values, texts, strict=True)
+        ]
+
+    def _pattern(self, values: list[dict[str, Any]], texts: list[str]) -> str | None:
+        """The sample's words with the one string they quote left out, where that gives all of the sample's words."""
+        if len(self._reads) != 1:
+            return None
+        name = self._reads[0]
+        sample = [(row[name], self._known[t]) for row, t in zip(values, texts, strict=True) if t in self._known]
+        if len({t for _, t in sample}) < 2 or not all(isinstance(v, str) and f"'{v}'" in m for v, m in sample):
+            return None
+        patterns = {m.replace(f"'{v}'", "'\0'") for v, m in sample}
+        return patterns.pop() if len(patterns) == 1 else None
+
+    def _alone(self, session: Session, row: pa.Table) -> str:
+        try:
+            session.run(self._query(), self._operator, in0=row)
+        except ROW_ERRORS as error:
+            return first_line(error)
+        return f"{_short(self.sql)} fails"
+
+    def _query(self) -> str:
+        return f"SELECT {self.sql} AS x FROM {self._source}"
+
+
+def _fill(pattern: str, row: dict[str, Any]) -> str | None:
+    (value,) = row.values()
+    return pattern.replace("'\0'", f"'{value}'") if isinstance(value, str) else None
+
+
+def _short(text: str, limit: int = 200) -> str:
+    return text if len(text) <= limit else text[:limit] + "..."
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    return _short(f"'{value}'" if isinstance(value, str) else str(value))

@@ -1,0 +1,261 @@
+"""One epoch in the making: takes what the workers did, runs the stateful operators, prepares the sinks, and ends as one
+`Epoch` value that the ledger commits in a single transaction (L2). Before that, nothing of it is visible (L3)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from dropless.connect.api import NOTHING, Replaces
+from dropless.engine.conserve import Tally
+from dropless.engine.failpoint import reach
+from dropless.engine.project import Project
+from dropless.engine.reading import Cursor, Pending
+from dropless.engine.refusals import letters_of
+from dropless.engine.retrieve import fetcher
+from dropless.engine.tools import Tools
+from dropless.engine.workers import Delivered, Done, Edges
+from dropless.ledger.letters import LetterWriter
+from dropless.ledger.records import Epoch, LetterFile, Range, SplitFact, StateFile, Transition
+from dropless.ledger.records import Run
+from dropless.plan.ir import Collect, Deliver
+
+SLICE_ROWS = 100_000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    epoch: Epoch
+
+
+class EpochWork:
+    """Collects an epoch. `finish` prepares everything; `abort` leaves nothing of it anywhere."""
+
+    def __init__(self, project: Project, tools: Tools, number: int, run: Run, *, resets: bool = False) -> None:
+        self.project = project
+        self.tools = tools
+        self.number = number
+        self.run = run
+        self.resets = resets
+        self.tally = Tally()
+        self.records = 0
+        self.by_split: Counter[int] = Counter()
+        self.reads: Counter[str] = Counter()
+        self.letters = LetterWriter(tools.folder, number)
+        self.edges = Edges(tools.plan, tools.sinks, tools.stage.feed, tools.setup.split_sources)
+        self._collected = {d.sink: d.inputs[0] for d in self._delivers() if self._collect(d) is not None}
+        for name, sink in tools.sinks.items():
+            if name not in self._collected:
+                sink.begin(number, Replaces(everything=True) if resets else NOTHING)
+        if resets:
+            tools.stage.reset()
+
+    def _delivers(self) -> list[Deliver]:
+        return [o for o in self.tools.plan.operators.values() if isinstance(o, Deliver)]
+
+    def _collect(self, deliver: Deliver) -> Collect | None:
+        before = self.tools.plan.operators[deliver.inputs[0]]
+        return before if isinstance(before, Collect) else None
+
+    def opened(self, pending: Pending) -> None:
+        """A chunk of this split is on its way."""
+        self.by_split[pending.number] += 0
+
+    def add(self, done: Done) -> None:
+        """Adds one chunk's counts and letters."""
+        taken, source = done.taken, done.source
+        self.records += taken.read
+        self.by_split[done.number] += taken.read
+        self.reads[source] += taken.read
+        self._count_intake(done)
+        self._count_flow(done.flow.counts)
+        for name, delivered in done.delivered.items():
+            self._count_delivered(name, delivered)
+        for verdict in done.flow.verdicts:
+            self.tally.judge(verdict.relation, verdict.rule, verdict.action, verdict.judged, verdict.failed)
+        for table in done.letters:
+            self.letters.write(table)
+        if taken.decoded.unknown:
+            self.tools.unknown.setdefault(source, set()).update(taken.decoded.unknown)
+
+    def _count_intake(self, done: Done) -> None:
+        taken, source = done.taken, done.source
+        decoded = taken.read - taken.undecodable
+        kept = decoded - taken.refused
+        lost = {"quarantined": taken.undecodable}
+        both = {source: {"in": taken.read, "out": decoded, **lost}}
+        self.tally.add(f"{source}.decode", "decode", taken.read, decoded, decoded, lost, both)
+        lost = {"quarantined": taken.refused}
+        both = {source: {"in": decoded, "out": kept, **lost}}
+        self.tally.add(f"{source}.contract", "contract", decoded, kept, kept, lost, both)
+        contract = self.project.contracts[source]
+        for rule in contract.rules if contract else ():
+            self.tally.judge(source, rule.name, rule.action, taken.judged, taken.failed.pop(rule.name, 0))
+        for rule_name, failed in taken.failed.items():
+            self.tally.judge(source, rule_name, "quarantine", taken.read, failed)
+
+    def _count_flow(self, counts: Any) -> None:
+        for name, c in counts.items():
+            kind = type(self.tools.plan.operators[name]).__name__.lower()
+            self.tally.add(name, kind, c.rows_in, c.rows_out, c.passed, c.fates, c.records)
+
+    def _count_delivered(self, name: str, delivered: Delivered) -> None:
+        refused = delivered.rows - delivered.passed
+        fates = {"quarantined": refused} if refused else {}
+        records = {source: {"quarantined": n} for source, n in delivered.refused.items()}
+        self.tally.add(name, "deliver", delivered.rows, delivered.passed, delivered.passed, fates, records)
+
+    def fates(self) -> dict[str, int]:
+        """Records by fate so far, for the progress view."""
+        total: Counter[str] = Counter()
+        for s in self.tally.sums.values():
+            total.update(s.fates)
+        return dict(total)
+
+    def finish(self, cursor: Cursor | None, *, last: bool, observe: Callable[[str], None], extra: Extra | None = None) -> Outcome | None:
+        """Runs the stage, prepares the sinks, and returns the epoch ready to commit; None where there is nothing to keep."""
+        extra = extra or Extra()
+        observe("computing")
+        ranges, splits = cursor.take_ranges(self.by_split) if cursor is not None else ((), ())
+        result = self.tools.stage.run(self.number)
+        fetch = fetcher(self.project, self.tools, extra.records)
+        for table in letters_of(result.refused, fetch):
+            self.letters.write(table)
+        self._count_stage(result)
+        sink_letters = self._deliver_changes(result.edges, fetch)
+        for table in sink_letters:
+            self.letters.write(table)
+        if last:
+            self._judge_batches()
+            self._overwrite()
+        reach("letters.write")
+        letter_files = tuple(self.letters.close())
+        observe("preparing")
+        tokens = self._prepare(last)
+        epoch = self._epoch(ranges, splits, letter_files, tuple(result.state), tokens, extra)
+        return Outcome(epoch)
+
+    def _count_stage(self, result: Any) -> None:
+        for count in result.counts:
+            self.tally.add(
+                count.name,
+                count.kind,
+                count.rows_in,
+                count.rows_out,
+                count.passed,
+                count.fates,
+                count.records,
+                count.held,
+                count.released,
+            )
+        for verdict in result.verdicts:
+            self.tally.judge(verdict.relation, verdict.rule, verdict.action, verdict.judged, verdict.failed)
+
+    def _deliver_changes(self, edges: Any, fetch: Any) -> list[pa.Table]:
+        letters: list[pa.Table] = []
+        for (name, _), rows in edges.items():
+            operator = self.tools.plan.operators[name]
+            assert isinstance(operator, Deliver)
+            if operator.sink in self._collected:
+                continue
+            for table in _slices(rows):
+                delivered = self.edges.deliver(operator, self.number, table, self.tools.pool.count, fetch)
+                letters += delivered.letters
+                self._count_delivered(name, delivered)
+        return letters
+
+    def _judge_batches(self) -> None:
+        """The batch checks of a run are judged with its last epoch."""
+        for operator in self.tools.plan.operators.values():
+            if isinstance(operator, Collect) and operator.scope == "run":
+                for v in self.tools.stage.judge_batch(operator.name):
+                    self.tally.judge(v.relation, v.rule, v.action, v.judged, v.failed)
+
+    def _overwrite(self) -> None:
+        """Overwrite sinks get the complete contents as of this epoch, or of every partition that changed."""
+        for name, operator in self._collected.items():
+            sink = self.tools.sinks[name]
+            by = sink.partition_by
+            touched = self.tools.stage.touched_partitions(operator, by) if by and not self.resets else None
+            sink.begin(self.number, Replaces(everything=touched is None, partitions=tuple(touched or ())))
+            deliver = next(d for d in self._delivers() if d.sink == name)
+            rows = 0
+            reader = self.tools.stage.contents(operator, by, touched)
+            for batch in reader:
+                table = pa.Table.from_batches([batch], schema=reader.schema)
+                if table.num_rows:
+                    sink.write(self.number, table.select([f.name for f in deliver.columns]), 0)
+                    rows += table.num_rows
+            self.tally.add(deliver.name, "deliver", rows, rows, rows, {}, {})
+
+    def _prepare(self, last: bool) -> dict[str, bytes]:
+        tokens = {}
+        for name, sink in self.tools.sinks.items():
+            if name in self._collected and not last:
+                continue
+            reach("sink.prepare")
+            tokens[name] = sink.prepare(self.number)
+        return tokens
+
+    def _epoch(
+        self,
+        ranges: tuple[Range, ...],
+        splits: tuple[SplitFact, ...],
+        letters: tuple[LetterFile, ...],
+        state: tuple[StateFile, ...],
+        tokens: dict[str, bytes],
+        extra: Extra,
+    ) -> Epoch:
+        order = {name: i for i, name in enumerate(self.tools.plan.operators)}
+        reach("commit.before")
+        return Epoch(
+            number=self.number,
+            run=self.run.id,
+            definition=self.project.spec.version,
+            ranges=ranges,
+            splits=splits,
+            operators=self.tally.operators(order),
+            paths=self.tally.paths(self.tools.plan, self.reads),
+            verdicts=self.tally.verdicts(),
+            letters=(*letters, *extra.amendments),
+            transitions=extra.transitions,
+            state=state,
+            tokens=tokens,
+            contracts=self.tools.contract_digests,
+            held=self.run.gated,
+            resets=self.resets,
+        )
+
+    def committed(self) -> None:
+        """The ledger has it: the stage's working state is now the committed one."""
+        reach("commit.after")
+        self.tools.stage.committed(self.number)
+
+    def abort(self) -> None:
+        """Nothing of the epoch is left in any sink's staging or in the working state."""
+        for sink in self.tools.sinks.values():
+            sink.abort(self.number)
+        self.letters.abort()
+        self.tools.stage.abort()
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What a replay adds to its epoch: the letters' transitions, amendments, and the records it holds in hand."""
+
+    transitions: tuple[Transition, ...] = ()
+    amendments: tuple[LetterFile, ...] = ()
+    records: Any = None
+
+
+def _slices(rows: Any) -> Any:
+    if isinstance(rows, pa.Table):
+        for begin in range(0, rows.num_rows, SLICE_ROWS):
+            yield rows.slice(begin, SLICE_ROWS)
+        return
+    for batch in rows:
+        yield pa.Table.from_batches([batch], schema=rows.schema)

@@ -1,0 +1,33 @@
+"""Rows that carry numbers through an operator, which may drop, multiply or reorder them: all stay accounted for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from dropless.connect.api import AT
+from dropless.engine.flow import hidden_of
+
+
+def numbered(rows: pa.Table) -> pa.Table:
+    """The rows with their number in place of their place: who keeps `__at0` tells which input row it came from."""
+    numbers = pa.array(np.arange(rows.num_rows, dtype=np.int64))
+    at = rows.schema.get_field_index(AT)
+    return rows.append_column(AT, numbers) if at < 0 else rows.set_column(at, AT, numbers)
+
+
+def gather(rows: pa.Table, names: list[str], index: np.ndarray) -> dict[str, pa.ChunkedArray]:
+    """Columns of `rows` at `index`; the same columns where index is all rows in order."""
+    if len(index) == rows.num_rows and bool((index == np.arange(rows.num_rows)).all()):
+        return {n: rows.column(n) for n in names}
+    taken = rows.select(names).take(pa.array(index))
+    return {n: taken.column(n) for n in names}
+
+
+def with_hidden(rows: pa.Table, visible: dict[str, pa.ChunkedArray], index: np.ndarray) -> pa.Table:
+    """A table of `visible` columns and, behind them, the hidden columns of the input rows at `index`."""
+    return pa.table({**visible, **gather(rows, hidden_of(rows), index)}) if visible else rows.select([])
+
+
+def distinct(index: np.ndarray) -> int:
+    return len(np.unique(index))

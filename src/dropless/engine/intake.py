@@ -1,0 +1,177 @@
+"""From a chunk to accepted rows: decode, judge by the contract, turn every refused record into a dead letter.
+
+One `Intake` belongs to one thread. Nothing here knows of epochs; the numbers it returns are added up by the caller.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dropless.connect.api import AT, POSITION_BITS, Chunk, Decoded, Decoder, Record
+from dropless.contract.model import Contract, Rule
+from dropless.engine.letters import letter_table
+
+DATA_ERRORS = ("ConversionException", "OutOfRangeException", "InvalidInputException", "DataError")
+
+
+@dataclass
+class Taken:
+    """What became of the records of one chunk: `read` = `len(rows)` + `undecodable` + `refused`."""
+
+    rows: pa.Table
+    decoded: Decoded
+    source: str
+    split: str
+    number: int
+    letters: list[pa.Table] = field(default_factory=list)
+    read: int = 0
+    undecodable: int = 0
+    refused: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def judged(self) -> int:
+        return self.read - self.undecodable
+
+    def lookup(self, places: Sequence[int]) -> dict[int, tuple[str, str, int, Record]]:
+        """The records of this chunk at `places`, as they were."""
+        positions = self.decoded.positions.to_numpy(zero_copy_only=False)
+        order = np.argsort(positions, kind="stable")
+        wanted = np.array([p & ((1 << POSITION_BITS) - 1) for p in places], dtype=np.int64)
+        rows = order[np.searchsorted(positions, wanted, sorter=order)]
+        assert (positions[rows] == wanted).all()
+        raws = self.decoded.raw(rows)
+        contexts = [self.decoded.context] * len(rows)
+        return {
+            p: (self.source, self.split, self.number, Record(int(w), r, c))
+            for p, w, r, c in zip(places, wanted, raws, contexts, strict=True)
+        }
+
+
+class Intake:
+    """Decodes and judges the records of one source."""
+
+    def __init__(self, source: str, decoder: Decoder, contract: Contract | None, con: Any) -> None:
+        self.source = source
+        self._decoder = decoder
+        self._con = con
+        self._rules: tuple[Rule, ...] = tuple(r for r in contract.rules if r.sql) if contract else ()
+        self._described = {r.name: r.description or r.name for r in (contract.rules if contract else ())}
+        self._actions = {r.name: r.action for r in (contract.rules if contract else ())}
+
+    def take(self, chunk: Chunk, number: int) -> Taken:
+        """Decodes the chunk of split `number`."""
+        return self._judge(self._decoder.decode(chunk, self._con), chunk.split, number)
+
+    def retake(self, records: Sequence[Record], split: str, number: int) -> Taken:
+        """Decodes records that were read before, for replay; each keeps its position."""
+        return self._judge(self._decoder.decode_records(records, self._con), split, number)
+
+    def _judge(self, decoded: Decoded, split: str, number: int) -> Taken:
+        count = decoded.rows.num_rows
+        taken = Taken(decoded.rows, decoded, self.source, split, number, read=count + len(decoded.broken), undecodable=len(decoded.broken))
+        broken_by: list[tuple[str, str, np.ndarray]] = [(v.rule, v.reason, v.rows) for v in decoded.violations]
+        broken_by += self._evaluate(decoded.rows)
+        for rule, _, rows in broken_by:
+            taken.failed[rule] += len(rows)
+        for broken in decoded.broken:
+            taken.failed[broken.rule] += 1
+        refusing = [b for b in broken_by if self._actions.get(b[0], "quarantine") == "quarantine" and len(b[2])]
+        places = decoded.positions.to_numpy(zero_copy_only=False) + (number << POSITION_BITS)
+        keep = None
+        if refusing:
+            refused = np.zeros(count, dtype=bool)
+            for _, _, rows in refusing:
+                refused[rows] = True
+            which = np.flatnonzero(refused)
+            taken.refused = len(which)
+            taken.letters.append(self._letters_of(decoded, refusing, which, split, number))
+            keep = np.flatnonzero(~refused)
+        if decoded.broken:
+            taken.letters.append(
+                letter_table(
+                    source=self.source,
+                    split=split,
+                    number=number,
+                    stage="decode",
+                    operator=f"{self.source}.decode",
+                    positions=[b.position for b in decoded.broken],
+                    rules=[[b.rule] for b in decoded.broken],
+                    reasons=[b.reason for b in decoded.broken],
+                    raw=[b.raw for b in decoded.broken],
+                    context=decoded.context,
+                )
+            )
+        rows = decoded.rows.append_column(AT, pa.array(places, type=pa.int64()))
+        taken.rows = rows if keep is None else rows.take(pa.array(keep))
+        return taken
+
+    def _letters_of(
+        self, decoded: Decoded, refusing: list[tuple[str, str, np.ndarray]], which: np.ndarray, split: str, number: int
+    ) -> pa.Table:
+        """Every refused record with all the rules it broke; columnar, since half the input may be refused."""
+        slot = np.full(decoded.rows.num_rows, -1, dtype=np.int64)
+        slot[which] = np.arange(len(which))
+        words = np.zeros((len(which), (len(refusing) + 62) // 63), dtype=np.int64)
+        for i, (_, _, rows) in enumerate(refusing):
+            words[slot[rows], i // 63] |= np.int64(1 << (i % 63))
+        combinations, inverse = np.unique(words, axis=0, return_inverse=True)
+        names, reasons = [], []
+        for combination in combinations:
+            members = [b for i, b in enumerate(refusing) if combination[i // 63] >> (i % 63) & 1]
+            names.append([m[0] for m in members])
+            reasons.append("; ".join(m[1] for m in members))
+        index = pa.array(inverse.reshape(-1))
+        return letter_table(
+            source=self.source,
+            split=split,
+            number=number,
+            stage="contract",
+            operator=f"{self.source}.contract",
+            positions=decoded.positions.take(pa.array(which)),
+            rules=pa.array(names, type=pa.list_(pa.string())).take(index),
+            reasons=pa.array(reasons, type=pa.string()).take(index),
+            raw=decoded.raw(which),
+            context=decoded.context,
+        )
+
+    def _evaluate(self, rows: pa.Table) -> list[tuple[str, str, np.ndarray]]:
+        """The rows that break each rule of the contract that is a condition."""
+        found: list[tuple[str, str, np.ndarray]] = []
+        if not rows.num_rows:
+            return found
+        for begin in range(0, len(self._rules), 63):
+            rules = self._rules[begin : begin + 63]
+            mask = self._mask(rows, rules)
+            if mask is None:
+                continue
+            for i, rule in enumerate(rules):
+                which = np.flatnonzero(mask & np.int64(1 << i))
+                if len(which):
+                    found.append((rule.name, self._described[rule.name], which))
+        return found
+
+    def _mask(self, rows: pa.Table, rules: Sequence[Rule]) -> np.ndarray | None:
+        """One bit for each rule that a row breaks. A rule that cannot be computed on a row is broken by it."""
+        strict = " | ".join(f"(CAST(coalesce(NOT ({r.sql}), false) AS BIGINT) << {i})" for i, r in enumerate(rules))
+        safe = " | ".join(
+            f"(CAST(coalesce(TRY(coalesce(NOT ({r.sql}), false)), true) AS BIGINT) << {i})" for i, r in enumerate(rules)
+        )
+        self._con.register("__rows", rows)
+        try:
+            try:
+                result = self._con.sql(f"SELECT {strict} AS m FROM __rows").to_arrow_table()
+            except Exception as error:
+                if type(error).__name__ not in DATA_ERRORS:
+                    raise
+                result = self._con.sql(f"SELECT {safe} AS m FROM __rows").to_arrow_table()
+        finally:
+            self._con.unregister("__rows")
+        mask: np.ndarray = result.column("m").to_numpy()
+        return mask if mask.any() else None

@@ -1,0 +1,199 @@
+"""A definition made ready to run: parsed, its contracts loaded, its columns known, its plan built, all problems gathered (L12)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from dropless.connect.api import Field, Sink, SinkContext, Source, SourceContext
+from dropless.connect.registry import sink_class, source_class
+from dropless.contract import odcs
+from dropless.contract.model import Contract
+from dropless.errors import ConnectorError, DefinitionError, Problem
+from dropless.ledger.store import Ledger
+from dropless.plan import build
+from dropless.plan.guarantee import Guarantee, guarantees
+from dropless.plan.ir import Deliver, Plan
+from dropless.spec.model import PipelineSpec
+from dropless.spec.parse import parse
+
+
+@dataclass(frozen=True)
+class Project:
+    """One pipeline. `plan` is None where problems forbid running."""
+
+    spec: PipelineSpec
+    contracts: Mapping[str, Contract | None]
+    fields: Mapping[str, tuple[Field, ...] | None]
+    shapes: Mapping[str, str]
+    plan: Plan | None
+    guarantees: tuple[Guarantee, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[Any, ...] = ()
+    pinned: Mapping[str, tuple[Field, ...]] = field(default_factory=dict)
+    """Columns of sources without a contract, as first discovered; the ledger keeps them so that later files cannot change types."""
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    def require(self) -> Plan:
+        """The plan; raises DefinitionError with every problem where there is none (L12)."""
+        if self.problems or self.plan is None:
+            raise DefinitionError(*self.problems)
+        return self.plan
+
+    def source(self, name: str) -> Source[Any]:
+        """A fresh source object."""
+        spec = self.spec.sources[name]
+        context = SourceContext(
+            name=name,
+            folder=self.spec.folder,
+            fields=self.fields[name],
+            drift=spec.drift,
+            chunk_bytes=self.spec.settings.chunk_bytes,
+        )
+        return source_class(spec.connector)(spec.config, context)  # type: ignore[no-any-return]
+
+    def sink(self, name: str, staging: Path) -> Sink[Any]:
+        """A fresh sink object whose private files live in `staging`."""
+        spec = self.spec.sinks[name]
+        deliver = next(o for o in self.require().operators.values() if isinstance(o, Deliver) and o.sink == name)
+        context = SinkContext(
+            name=name,
+            pipeline=self.spec.name,
+            folder=self.spec.folder,
+            mode=spec.mode,
+            key=spec.key,
+            columns=deliver.columns,
+            staging=staging,
+        )
+        return sink_class(spec.connector)(spec.config, context)  # type: ignore[no-any-return]
+
+
+def load(path: str | Path, env: Mapping[str, str] | None = None) -> list[Project]:
+    """Returns a project for every pipeline found at `path`, with all their problems; never raises for what the user wrote.
+
+    Problems that belong to no pipeline (an unreadable file) come as one project without a plan.
+    """
+    parsed = parse(path, env)
+    if not parsed.specs:
+        folder = Path(path).parent
+        return [Project(PipelineSpec(name="", folder=folder), {}, {}, {}, None, problems=parsed.problems)]
+    projects = []
+    for spec in parsed.specs:
+        own = tuple(p for p in parsed.problems if _belongs(p, spec))
+        projects.append(_prepare(spec, own))
+    rest = tuple(p for p in parsed.problems if not any(_belongs(p, s) for s in parsed.specs))
+    if rest:
+        projects[0] = replace(projects[0], problems=rest + projects[0].problems, plan=None)
+    return projects
+
+
+def load_one(path: str | Path, pipeline: str | None = None, env: Mapping[str, str] | None = None) -> Project:
+    """Returns the one pipeline at `path`, or the one of that name. Raises DefinitionError `spec.which_pipeline`."""
+    projects = load(path, env)
+    if pipeline is not None:
+        projects = [p for p in projects if p.name == pipeline] or projects
+    if len(projects) > 1:
+        names = ", ".join(p.name for p in projects)
+        raise DefinitionError(
+            Problem("spec.which_pipeline", f"{path} holds several pipelines: {names}", hint="name one with --pipeline NAME")
+        )
+    return projects[0]
+
+
+def _belongs(problem: Problem, spec: PipelineSpec) -> bool:
+    if problem.where is None:
+        return False
+    return problem.where.file == str(spec.file) or any(p.file == problem.where.file for p in spec.places.values())
+
+
+def _prepare(spec: PipelineSpec, problems: tuple[Problem, ...]) -> Project:
+    found = list(problems)
+    contracts: dict[str, Contract | None] = {}
+    fields: dict[str, tuple[Field, ...] | None] = {}
+    shapes: dict[str, str] = {}
+    pinned = _pinned(spec)
+    for name, source in spec.sources.items():
+        contract, wrong = None, False
+        if source.contract is not None and source.contract.exists():
+            contract, issues = odcs.load(source.contract, source.contract_schema)
+            found += issues
+            wrong = bool(issues)
+        contracts[name] = contract
+        shapes[name] = "log"
+        fields[name] = contract.fields if contract else None
+        if source.config is None:
+            continue
+        try:
+            context = SourceContext(name, spec.folder, fields[name], source.drift)
+            reader = source_class(source.connector)(source.config, context)
+            shapes[name] = reader.shape
+            if source.contract is None and not wrong:
+                fields[name] = pinned.get(name) or reader.discover()
+            elif contract is not None and source.drift == "evolve":
+                fields[name] = evolve(contract.fields, pinned.get(name, ()), reader)
+            reader.close()
+        except ConnectorError as error:
+            where = spec.place("sources", name)
+            found += [replace(p, where=p.where or where) for p in error.problems]
+    planned = build.build(spec, fields, shapes, contracts)  # type: ignore[arg-type]
+    found += planned.problems
+    promised: tuple[Guarantee, ...] = ()
+    plan = planned.plan
+    if plan is not None and not found:
+        promised, refused = guarantees(plan, spec)
+        found += refused
+    return Project(
+        spec=spec,
+        contracts=contracts,
+        fields=fields,
+        shapes=shapes,
+        plan=None if found else plan,
+        guarantees=promised,
+        problems=tuple(found),
+        notes=planned.notes,
+        pinned=pinned,
+    )
+
+
+def evolve(declared: tuple[Field, ...], pinned: tuple[Field, ...], reader: Source[Any]) -> tuple[Field, ...]:
+    """The declared fields, those pinned earlier, and what the data has beyond them, nullable: `drift: evolve`."""
+    fields = {f.name: f for f in declared}
+    for extra in (*pinned, *reader.discover()):
+        fields.setdefault(extra.name, Field(extra.name, extra.type, required=False))
+    return tuple(fields.values())
+
+
+def _pinned(spec: PipelineSpec) -> dict[str, tuple[Field, ...]]:
+    ledger = Ledger.open(spec.folder, create=False)
+    if ledger is None:
+        return {}
+    with ledger:
+        latest = ledger.epochs(spec.name, limit=1)
+        if not latest:
+            return {}
+        contracts = ledger.epoch_report(spec.name, latest[0]["epoch"])["contracts"]
+        texts = {source: ledger.contract(digest) for source, digest in contracts.items()}
+    found = {}
+    for source, text in texts.items():
+        if text is not None and text.startswith("["):
+            found[source] = tuple(Field(**f) for f in json.loads(text))
+    return found
+
+
+def contract_texts(project: Project) -> dict[str, tuple[str, str]]:
+    """For each source the digest and text of what its records are judged by: the contract's file, or the pinned columns."""
+    found = {}
+    for name, contract in project.contracts.items():
+        if contract is not None and project.spec.sources[name].drift != "evolve":
+            found[name] = (contract.digest, Path(contract.file).read_text(encoding="utf-8"))
+        elif (fields := project.fields[name]) is not None:
+            text = json.dumps([asdict(f) for f in fields])
+            found[name] = (hashlib.sha256(text.encode()).hexdigest(), text)
+    return found

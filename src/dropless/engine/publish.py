@@ -1,0 +1,110 @@
+"""Makes committed epochs visible, in order for each sink, behind the computing (L4). A refused epoch parks its sink; an
+outage is retried with backoff (L13)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from queue import Queue
+from typing import Any
+
+from dropless.connect.api import Sink
+from dropless.engine.failpoint import reach
+from dropless.engine.project import Project
+from dropless.engine.retry import with_retries
+from dropless.errors import ConnectorError, Problem
+from dropless.ledger.records import Epoch
+from dropless.ledger.store import Ledger
+from dropless.protocol.decide import may_publish
+
+LAG = 2
+"""Epochs that may be committed but not yet published before computing waits."""
+
+
+class Publisher:
+    """A thread that publishes while the next epoch is computed. Used as a context manager."""
+
+    def __init__(self, project: Project, ledger: Ledger, generation: int, sinks: Mapping[str, Sink[Any]]) -> None:
+        self._project = project
+        self._ledger = ledger
+        self._generation = generation
+        self._sinks = sinks
+        self._parked: set[str] = {t.sink for t in ledger.parked(project.name)}
+        self._failure: BaseException | None = None
+        self._queue: Queue[Epoch | None] = Queue(maxsize=LAG)
+        self._thread: threading.Thread | None = None
+        self.problems: list[Problem] = []
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def catch_up(self) -> None:
+        """Publishes everything that is committed, released and unpublished."""
+        for left in self._ledger.unpublished(self._project.name):
+            self._publish(left.epoch, left.sink, left.token)
+
+    def offer(self, epoch: Epoch) -> None:
+        """Takes a committed epoch; returns at once unless the publisher lags too far behind. Raises what it met before."""
+        if epoch.held:
+            return  # Released or discarded when the run's verdict is known.
+        self._raise()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="dropless-publisher", daemon=True)
+            self._thread.start()
+        self._queue.put(epoch)
+
+    def finish(self) -> None:
+        """Everything committed and released is published after this, but for parked sinks, whose problems are listed."""
+        self._stop()
+        self._raise()
+        self.catch_up()
+
+    def discard(self) -> None:
+        """Removes what stopped runs had prepared (L10)."""
+        for left in self._ledger.abandoned(self._project.name):
+            self._sinks[left.sink].forget(left.token)
+            self._ledger.mark_forgotten(self._project.name, left.epoch, left.sink)
+
+    def _work(self) -> None:
+        while (epoch := self._queue.get()) is not None:
+            if self._failure is not None:
+                continue
+            try:
+                for sink, token in epoch.tokens.items():
+                    self._publish(epoch.number, sink, token)
+            except BaseException as error:
+                self._failure = error
+
+    def _publish(self, epoch: int, sink: str, token: bytes) -> None:
+        if sink in self._parked:
+            return
+        permit = may_publish(self._ledger.publish_facts(self._project.name, epoch, sink), self._generation)
+        reach("publish.before")
+        try:
+            with_retries(lambda: self._sinks[sink].commit(token, permit))
+        except ConnectorError as error:
+            if error.retryable:
+                raise
+            self._park(epoch, sink, error)
+            return
+        reach("publish.after")
+        self._ledger.mark_published(self._generation, self._project.name, epoch, sink)
+        self._sinks[sink].forget(token)
+
+    def _park(self, epoch: int, sink: str, error: ConnectorError) -> None:
+        self._parked.add(sink)
+        self._ledger.park(self._project.name, epoch, sink, str(error))
+        self.problems += error.problems
+
+    def _stop(self) -> None:
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _raise(self) -> None:
+        if self._failure is not None:
+            raise self._failure

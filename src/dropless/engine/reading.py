@@ -1,0 +1,238 @@
+"""What there is to read: which splits, from which offset, and which committed splits are no longer what they were (L1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from typing import Any
+
+from dropless.connect.api import Chunk, Offset, Source, Split, SplitReader
+from dropless.errors import ConnectorError, Problem
+from dropless.ledger.records import Progress, Range, SplitFact
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which splits a backfill takes: by name pattern, or by the time in the name or of the file. None means all."""
+
+    splits: tuple[str, ...] = ()
+    since: str | None = None
+    until: str | None = None
+
+    def takes(self, split: Split, when: Callable[[Split], str | None]) -> bool:
+        if self.splits and not any(fnmatch(split.id, p) or split.id == p for p in self.splits):
+            return False
+        if self.since or self.until:
+            at = when(split)
+            return at is not None and (self.since or "") <= at and (self.until is None or at < self.until)
+        return True
+
+
+@dataclass
+class Pending:
+    """A split with something left to read."""
+
+    source: str
+    split: Split
+    number: int
+    start: Offset | None
+    growing: bool
+    """True where the split has no known end (a log along a column, a tailed file): it is never marked finished."""
+
+
+@dataclass
+class Backlog:
+    """Everything a bounded run will read, in reading order, and what it must leave alone."""
+
+    pending: list[Pending] = field(default_factory=list)
+    changed: list[Problem] = field(default_factory=list)
+    touched: list[SplitFact] = field(default_factory=list)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes known to be ahead; 0 where sizes are unknown."""
+        return sum(p.split.size or 0 for p in self.pending)
+
+
+def survey(
+    name: str,
+    source: Source[Any],
+    splits: list[Split],
+    progress: Mapping[Key, Progress],
+    facts: Mapping[Key, SplitFact],
+    numbers: Mapping[Key, int],
+    ranges: Callable[[str, str], list[Range]],
+) -> Backlog:
+    """Compares what is there with what was committed. Reads content only of committed splits whose size or time changed."""
+    backlog = Backlog()
+    listed = {s.id: s for s in splits}
+    for split in splits:
+        key = (name, split.id)
+        done, fact = progress.get(key), facts.get(key)
+        growing = split.size is None or bool(getattr(source.config, "tail", False))
+        if done is not None and fact is not None and split.size is not None:
+            same = fact.size == split.size and fact.modified == split.modified
+            if not same:
+                wrong = _difference(name, source, split, fact, ranges(name, split.id), done)
+                if wrong and not (growing and wrong == "grew"):
+                    backlog.changed.append(_changed(name, split.id, wrong))
+                    continue
+                backlog.touched.append(replace(fact, size=split.size, modified=split.modified))
+                if done.finished and not wrong:
+                    continue
+            elif done.finished:
+                continue
+        start = Offset(done.next) if done is not None and done.next is not None else None
+        backlog.pending.append(Pending(name, split, numbers[key], start, growing))
+    for (owner, split_id), done in progress.items():
+        if owner == name and split_id not in listed and done.records:
+            backlog.changed.append(_changed(name, split_id, "is missing"))
+    return backlog
+
+
+def _difference(
+    name: str, source: Source[Any], split: Split, fact: SplitFact, ranges: list[Range], done: Progress
+) -> str | None:
+    """What changed about a committed split, or None if only its time did. "grew": its committed prefix still holds."""
+    if fact.size is not None and split.size is not None and split.size < fact.size and done.finished:
+        return "shrank"
+    for taken in ranges:
+        if taken.next is None:
+            continue
+        start = Offset(taken.start) if taken.start is not None else None
+        try:
+            found = source.digest(split, start, Offset(taken.next))
+        except ConnectorError:
+            return "can no longer be read where it was committed"
+        if found != taken.digest:
+            return "has other content than was committed"
+    if done.finished and split.size != fact.size:
+        return "grew"
+    return None
+
+
+def _changed(source: str, split: str, what: str) -> Problem:
+    return Problem(
+        "source.changed",
+        f'committed split "{split}" of source "{source}" {what}; its committed rows stay, nothing of it was read',
+        hint=f'to take it again: dropless backfill --source {source} --split "{split}" (or put the original file back)',
+    )
+
+
+class Cursor:
+    """Reads the pending splits one after the other; knows the ranges an epoch has taken so far."""
+
+    def __init__(self, sources: Mapping[str, Source[Any]], pending: list[Pending]) -> None:
+        self._sources = sources
+        self._todo = list(reversed(pending))
+        self._reader: SplitReader | None = None
+        self._at: Pending | None = None
+        self._ranges: list[_Open] = []
+        self._open: _Open | None = None
+        self.failed: list[Problem] = []
+
+    @property
+    def exhausted(self) -> bool:
+        return self._at is None and not self._todo
+
+    def chunks(self) -> Iterator[tuple[Pending, Chunk]]:
+        """Yields chunks until all splits are at their end; may be left and entered again between epochs."""
+        while not self.exhausted:
+            if self._at is None and not self._enter():
+                continue
+            assert self._reader is not None and self._at is not None
+            try:
+                chunk = self._reader.read()
+            except ConnectorError as error:
+                if error.retryable:
+                    raise
+                self._break(error)
+                continue
+            if chunk is None or chunk.start == chunk.next:
+                self._leave(finished=chunk is None and not self._at.growing)
+                continue
+            if self._open is None:
+                self._open = _Open(self._at, self._at.start)
+            self._open.next = chunk.next
+            at = self._at
+            at.start = chunk.next
+            yield at, chunk
+
+    def _enter(self) -> bool:
+        self._at = self._todo.pop()
+        source = self._sources[self._at.source]
+        try:
+            self._reader = source.open(self._at.split, self._at.start)
+        except ConnectorError as error:
+            if error.retryable:
+                raise
+            self._break(error)
+            return False
+        return True
+
+    def _break(self, error: ConnectorError) -> None:
+        """One unreadable split does not stop the others; what was read of it stays."""
+        self.failed += error.problems
+        if self._reader is not None:
+            self._leave(finished=False)
+        self._reader = self._at = None
+
+    def _leave(self, *, finished: bool) -> None:
+        assert self._reader is not None and self._at is not None
+        if self._open is None and finished:
+            self._open = _Open(self._at, self._at.start)
+            self._open.next = self._at.start
+        if self._open is not None:
+            self._open.finished = finished
+            self._close_range()
+        self._reader.close()
+        self._reader = self._at = None
+
+    def _close_range(self) -> None:
+        assert self._open is not None and self._reader is not None
+        self._open.digest = self._reader.take_digest()
+        self._ranges.append(self._open)
+        self._open = None
+
+    def take_ranges(self, records: Mapping[int, int]) -> tuple[tuple[Range, ...], tuple[SplitFact, ...]]:
+        """Returns the ranges taken since the last call, with `records` by split number, and the splits' facts."""
+        if self._open is not None:
+            self._close_range()
+        ranges, facts = [], []
+        for taken in self._ranges:
+            source = self._sources[taken.pending.source]
+            ranges.append(
+                Range(
+                    source=taken.pending.source,
+                    split=taken.pending.split.id,
+                    start=taken.start.value if taken.start else None,
+                    next=taken.next.value if taken.next else None,
+                    first=source.order(taken.start) if taken.start else 0,
+                    last=source.order(taken.next) if taken.next else 0,
+                    records=records.get(taken.pending.number, 0),
+                    digest=taken.digest,
+                    finished=taken.finished,
+                )
+            )
+            split = taken.pending.split
+            facts.append(
+                SplitFact(taken.pending.number, taken.pending.source, split.id, split.size, split.modified, taken.finished)
+            )
+        self._ranges = []
+        return tuple(ranges), tuple(facts)
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+
+
+@dataclass
+class _Open:
+    pending: Pending
+    start: Offset | None
+    next: Offset | None = None
+    digest: str = ""
+    finished: bool = False

@@ -1,0 +1,221 @@
+"""A run, from taking the pipeline to the last publish: it decides, the modules beside it compute.
+
+    read -> compute -> prepare -> commit (one ledger transaction) -> publish
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from dropless.connect.api import Chunk
+from dropless.engine import recovery, verdicts
+from dropless.engine.epoch import EpochWork, Outcome
+from dropless.engine.project import Project, contract_texts
+from dropless.engine.publish import Publisher
+from dropless.engine.reading import Backlog, Cursor, Pending, Selection, survey
+from dropless.engine.report import Progress, RunReport
+from dropless.engine.tools import Tools, open_tools, split_time
+from dropless.engine.workers import process
+from dropless.errors import ConnectorError
+from dropless.ledger.records import Run
+from dropless.ledger.store import Ledger
+
+
+@dataclass(frozen=True)
+class Options:
+    """How this run differs from the usual one."""
+
+    kind: str = "run"
+    take_over: bool = False
+    full: bool = False
+    from_now: bool = False
+    selection: Selection = Selection()
+    source: str | None = None
+    workers: int = 0
+    observe: Callable[[Progress], None] | None = None
+
+
+def run(project: Project, options: Options = Options()) -> RunReport:  # noqa: B008
+    """Takes everything that is new since the committed offsets and delivers it; returns when it is published.
+
+    A run that an earlier process left unfinished is resumed first, as the same run. Raises DefinitionError (nothing
+    was done), Fenced (another runner owns the pipeline), LedgerCorrupt, and ConnectorError for an outage that outlasts
+    the retries; what was committed stays, and the next run goes on from there.
+    """
+    project.require()
+    with ExitStack() as stack:
+        ledger = stack.enter_context(Ledger.open(project.spec.folder, create=True))
+        generation = ledger.acquire(project.name, recovery.owner(), take_over=options.take_over)
+        stack.callback(ledger.release, project.name)
+        return Runner(project, ledger, generation, options, stack).execute()
+
+
+class Runner:
+    """One execution. Every decision about what stored facts require is `protocol`'s; this class carries it out."""
+
+    def __init__(self, project: Project, ledger: Ledger, generation: int, options: Options, stack: ExitStack) -> None:
+        self.project = project
+        self.ledger = ledger
+        self.generation = generation
+        self.options = options
+        self.stack = stack
+        self.begun = time.monotonic()
+        self.records = 0
+        self.fates: Counter[str] = Counter()
+        self.bytes_done = 0
+        self.bytes_total = 0
+
+    def execute(self) -> RunReport:
+        recovered = recovery.recover(self.project, self.ledger, self.generation)
+        started = recovered.started or datetime.now(UTC).replace(tzinfo=None)
+        options = recovery.resumed_options(self.options, recovered.run, self.ledger)
+        self.options = options
+        tools = open_tools(self.project, self.ledger, started, options, self.stack)
+        run = recovered.run or self._begin(started, tools)
+        publisher = self.stack.enter_context(Publisher(self.project, self.ledger, self.generation, tools.sinks))
+        publisher.catch_up()
+        backlog = self._survey(tools)
+        cursor = Cursor(tools.sources, backlog.pending)
+        self.stack.callback(cursor.close)
+        self.bytes_total = backlog.bytes
+        try:
+            self._epochs(run, tools, cursor, publisher, resumed=recovered.run is not None)
+            outcome = verdicts.close(self.project, self.ledger, self.generation, run)
+            if outcome.status == "stopped":
+                publisher.discard()
+            else:
+                publisher.finish()
+        except ConnectorError as error:
+            found = (*backlog.changed, *cursor.failed, *error.problems)
+            return self._report(run, "failed", (str(error.problems[0].message),), found, tools)
+        found = (*backlog.changed, *cursor.failed, *publisher.problems)
+        return self._report(run, outcome.status, outcome.reasons, found, tools)
+
+    def _begin(self, started: datetime, tools: Tools) -> Run:
+        spec = self.project.spec
+        self.ledger.remember_definition(spec.version, spec.text)
+        for digest, text in contract_texts(self.project).values():
+            self.ledger.remember_contract(digest, text)
+        selection = self.options.selection
+        return self.ledger.begin_run(
+            self.generation,
+            self.project.name,
+            self.options.kind,
+            definition=spec.version,
+            gated=self.options.full or verdicts.is_gated(self.project),
+            started=started.isoformat(),
+            details={
+                "full": self.options.full,
+                "source": self.options.source,
+                "selection": {"splits": selection.splits, "since": selection.since, "until": selection.until},
+            },
+        )
+
+    def _survey(self, tools: Tools) -> Backlog:
+        """What is new in every log source, its splits numbered; change checks read content only where size or time moved."""
+        backlog = Backlog()
+        progress = {} if self.options.full else self.ledger.offsets(self.project.name)
+        facts = {} if self.options.full else self.ledger.split_facts(self.project.name)
+        for name, source in tools.sources.items():
+            if self.project.shapes[name] == "table" or self.options.source not in (None, name):
+                continue
+            splits = source.splits()
+            numbers = self.ledger.number_splits(self.project.name, [(name, s.id) for s in splits])
+            tools.setup.split_sources.update({n: s for (s, _), n in numbers.items()})
+            tools.split_names.update({n: i for (_, i), n in numbers.items()})
+
+            def ranges(owner: str, split: str) -> list[Any]:
+                return [r for _, _, r in self.ledger.ranges(self.project.name, owner, split)]
+
+            surveyed = survey(name, source, splits, progress, facts, numbers, ranges)
+            chosen = [p for p in surveyed.pending if self.options.selection.takes(p.split, split_time)]
+            backlog.pending += chosen
+            backlog.changed += surveyed.changed
+            for fact in surveyed.touched:
+                self.ledger.update_split(self.project.name, fact)
+        return backlog
+
+    def _epochs(self, run: Run, tools: Tools, cursor: Cursor, publisher: Publisher, *, resumed: bool) -> None:
+        first = self.options.full
+        closing = resumed or first or bool(tools.tables.loaded) or not self.ledger.epochs(self.project.name, limit=1)
+        while not cursor.exhausted or closing:
+            number = self.ledger.next_epoch(self.project.name)
+            work = EpochWork(self.project, tools, number, run, resets=first)
+            try:
+                outcome = self._one(work, cursor, tools)
+                if outcome is not None:
+                    self.ledger.commit(self.generation, self.project.name, outcome.epoch)  # L2: the commit point.
+                    work.committed()
+                    publisher.offer(outcome.epoch)
+            except BaseException:
+                work.abort()
+                raise
+            first = closing = False
+
+    def _one(self, work: EpochWork, cursor: Cursor, tools: Tools) -> Outcome | None:
+        scans = tools.scans
+
+        def chunks() -> Iterator[tuple[Pending, Chunk]]:
+            budget = self.project.spec.settings
+            taken = 0
+            for pending, chunk in cursor.chunks():
+                work.opened(pending)
+                yield pending, chunk
+                size = getattr(chunk.data, "nbytes", None) or len(chunk.data)
+                taken += size
+                self.bytes_done += size
+                if taken >= budget.epoch_bytes or work.records >= budget.epoch_rows:
+                    return
+
+        jobs = chunks()
+        for done in tools.pool.map(
+            jobs,
+            lambda worker, job: process(worker, job[1], scans[job[0].source], job[0].number, work.number, work.edges),
+        ):
+            work.add(done)
+            self.records += done.taken.read
+            self._observe(work, "reading")
+        return work.finish(cursor, last=cursor.exhausted, observe=lambda step: self._observe(work, step))
+
+    def _observe(self, work: EpochWork, step: str) -> None:
+        if self.options.observe is not None:
+            self.options.observe(
+                Progress(
+                    self.project.name,
+                    work.run.id,
+                    work.number,
+                    step,
+                    self.records,
+                    work.fates(),
+                    self.bytes_done,
+                    self.bytes_total,
+                    time.monotonic() - self.begun,
+                )
+            )
+
+    def _report(
+        self, run: Run, status: str, reasons: tuple[str, ...], problems: tuple[Problem, ...], tools: Tools
+    ) -> RunReport:
+        facts = self.ledger.run_report(self.project.name, run.id)
+        for name in self.project.spec.sources:
+            facts["sources"].setdefault(name, {"read": 0, "quarantined": 0})
+        for name in self.project.spec.sinks:
+            facts["sinks"].setdefault(name, {"delivered": 0})
+        return RunReport(
+            pipeline=self.project.name,
+            run=run.id,
+            kind=run.kind,
+            status=status,  # type: ignore[arg-type]
+            reasons=reasons,
+            problems=problems,
+            facts=facts,
+            unknown_columns={k: tuple(sorted(v)) for k, v in tools.unknown.items() if v},
+            seconds=time.monotonic() - self.begun,
+        )
+

@@ -1,0 +1,46 @@
+"""What the verdicts of a run decide: publish it, or stop it so that it leaves no trace (L10)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dropless.contract.model import Contract
+from dropless.engine.failpoint import reach
+from dropless.engine.project import Project
+from dropless.engine.report import Status
+from dropless.ledger.records import Run
+from dropless.ledger.store import Ledger
+from dropless.protocol.verdict import judge
+
+
+@dataclass(frozen=True)
+class Closed:
+    status: Status
+    reasons: tuple[str, ...] = ()
+
+
+def is_gated(project: Project) -> bool:
+    """True where a bounded run must be judged as a whole before anything of it is published."""
+    spec = project.spec
+    if spec.max_dead_letters is not None:
+        return True
+    if any(check.on_fail == "stop" for checks in spec.checks.values() for check in checks):
+        return True
+    return any(_stops(c) for c in project.contracts.values() if c is not None)
+
+
+def _stops(contract: Contract) -> bool:
+    return any(r.action == "stop" for r in (*contract.rules, *contract.unique, *contract.batch))
+
+
+def close(project: Project, ledger: Ledger, generation: int, run: Run) -> Closed:
+    """Judges the sums of all verdicts of the run and its dead letters, and ends the run in one ledger transaction."""
+    facts = ledger.run_report(project.name, run.id)
+    read = sum(s["read"] for s in facts["sources"].values())
+    letters = sum(s["quarantined"] for s in facts["sources"].values())
+    reasons = judge(facts["verdicts"], project.spec.max_dead_letters, read, letters)
+    reach("finish.before")
+    status: Status = "stopped" if reasons else "succeeded"
+    ledger.finish_run(generation, run, status, "; ".join(reasons))
+    reach("finish.after")
+    return Closed(status, tuple(reasons))

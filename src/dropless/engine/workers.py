@@ -1,0 +1,207 @@
+"""The threads that decode, judge, transform and write, one chunk at a time; each has tools of its own and shares none."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
+
+import pyarrow as pa
+
+from dropless.connect.api import AT, OP, POSITION_BITS, Chunk, Sink, Source
+from dropless.contract.model import Contract
+from dropless.engine import session
+from dropless.engine.failpoint import reach
+from dropless.engine.intake import Intake, Taken
+from dropless.engine.refusals import Fetch, fetch_from, letters_of, refuse_for_sink
+from dropless.engine.rowwise import Flow, Lane, Refused
+from dropless.plan.ir import Deliver, Operator, Plan, Scan
+
+
+@dataclass
+class Delivered:
+    """Rows at one sink's edge: how many came, how many it took, and the source records that lost all their rows here."""
+
+    rows: int
+    passed: int
+    refused: Mapping[str, int] = field(default_factory=dict)
+    letters: list[pa.Table] = field(default_factory=list)
+
+
+@dataclass
+class Done:
+    """What one chunk came to. The coordinator adds it up."""
+
+    source: str
+    number: int
+    taken: Taken
+    flow: Flow
+    letters: list[pa.Table] = field(default_factory=list)
+    delivered: dict[str, Delivered] = field(default_factory=dict)
+
+
+class Worker:
+    """The tools of one thread: a DuckDB connection, a lane through the plan, an intake for each source."""
+
+    def __init__(self, index: int, plan: Plan, tables: Mapping[str, pa.Table], setup: Setup) -> None:
+        self.index = index
+        self._setup = setup
+        self.con = session.connect(threads=1, memory_mib=setup.memory_mib, folder=None)
+        session.set_run_started(self.con, setup.run_started)
+        self.lane = Lane(plan, self.con, tables, setup.split_sources)
+        self._intakes: dict[str, Intake] = {}
+
+    def intake(self, source: str) -> Intake:
+        if source not in self._intakes:
+            decoder = self._setup.sources[source].decoder()
+            self._intakes[source] = Intake(source, decoder, self._setup.contracts[source], self.con)
+        return self._intakes[source]
+
+    def close(self) -> None:
+        self.con.close()
+
+
+@dataclass
+class Setup:
+    """What all workers share, read-only during a run except for `split_sources`, which the coordinator extends before use."""
+
+    sources: Mapping[str, Source[Any]]
+    contracts: Mapping[str, Contract | None]
+    split_sources: dict[int, str]
+    run_started: Any
+    memory_mib: int
+
+
+class Pool:
+    """A fixed number of workers with bounded work in flight (L11)."""
+
+    def __init__(self, count: int, plan: Plan, tables: Mapping[str, pa.Table], setup: Setup) -> None:
+        self.count = count
+        self._idle: SimpleQueue[Worker] = SimpleQueue()
+        self.workers = [Worker(i, plan, tables, setup) for i in range(count)]
+        for worker in self.workers:
+            self._idle.put(worker)
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="dropless-worker")
+
+    def map(self, jobs: Iterator[Any], work: Callable[[Worker, Any], Done]) -> Iterator[Done]:
+        """Yields the results as they are ready. At most `count` + 1 jobs are taken ahead. The first failure is raised
+        after the work in flight has ended."""
+        flying: set[Future[Done]] = set()
+        try:
+            for job in jobs:
+                flying.add(self._threads.submit(self._run, job, work))
+                while len(flying) > self.count:
+                    done, flying = wait(flying, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        yield future.result()
+            while flying:
+                done, flying = wait(flying, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        finally:
+            wait(flying)
+
+    def _run(self, job: Any, work: Callable[[Worker, Any], Done]) -> Done:
+        worker = self._idle.get()
+        try:
+            return work(worker, job)
+        finally:
+            self._idle.put(worker)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True)
+        for worker in self.workers:
+            worker.close()
+
+
+def worker_count(setting: int) -> int:
+    """The configured number of workers, or one for each processor this process may use."""
+    return setting or len(os.sched_getaffinity(0))
+
+
+class Edges:
+    """Where rows leave a lane: into sinks at once, or into the stage that keeps state."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        sinks: Mapping[str, Sink[Any]],
+        feed: Callable[[str, int, pa.Table], None],
+        sources: Mapping[int, str],
+    ) -> None:
+        self._plan = plan
+        self._sinks = sinks
+        self._feed = feed
+        self._sources = sources
+
+    def accept(self, worker: Worker, epoch: int, flow: Flow, taken: Taken, done: Done) -> None:
+        """Hands every edge's rows on; rows a sink would refuse become letters."""
+        for (consumer, index), rows in flow.edges.items():
+            operator = self._plan.operators[consumer]
+            if not isinstance(operator, Deliver):
+                if rows.num_rows:
+                    self._feed(consumer, index, rows)
+                continue
+            delivered = self.deliver(operator, epoch, rows, worker.index, fetch_from(taken))
+            done.letters += delivered.letters
+            done.delivered[operator.name] = delivered
+
+    def deliver(self, operator: Deliver, epoch: int, rows: pa.Table, lane: int, fetch: Fetch) -> Delivered:
+        """Writes rows to the sink, without the hidden columns; those it would refuse become letters."""
+        if not rows.num_rows:
+            return Delivered(0, 0)
+        sink = self._sinks[operator.sink]
+        visible = [f.name for f in operator.columns]
+        bare = rows.select([*visible, OP] if OP in rows.column_names else visible)
+        delivered = Delivered(rows.num_rows, rows.num_rows)
+        refusals = sink.audit(bare)
+        if refusals:
+            keep, refused = refuse_for_sink(rows, refusals, operator)
+            delivered.letters = letters_of([refused], fetch)
+            delivered.refused = self._lost(rows.take(keep), refused)
+            delivered.passed = len(keep)
+            bare = bare.take(keep)
+        if bare.num_rows:
+            if operator.mode == "upsert" and OP not in bare.column_names:
+                bare = bare.append_column(OP, pa.repeat(pa.scalar(1, pa.int8()), bare.num_rows))
+            sink.write(epoch, bare, lane)
+        return delivered
+
+    def _lost(self, kept: pa.Table, refused: Refused) -> dict[str, int]:
+        """Source records of which no row was kept, by source."""
+        if AT not in kept.column_names:
+            return {}
+        gone = set(refused.places.column(AT).to_pylist()) - set(kept.column(AT).to_pylist())
+        return dict(Counter(self._sources[p >> POSITION_BITS] for p in gone if p is not None))
+
+
+def process(worker: Worker, chunk: Chunk, scan: Scan, number: int, epoch: int, edges: Edges) -> Done:
+    """Everything that happens to one chunk: decode, judge, transform, write."""
+    reach("decode")
+    taken = worker.intake(scan.source).take(chunk, number)
+    return flow_on(worker, taken, scan, number, epoch, edges)
+
+
+def flow_on(
+    worker: Worker,
+    taken: Taken,
+    operator: Operator,
+    number: int,
+    epoch: int,
+    edges: Edges,
+    restrict: frozenset[str] | None = None,
+) -> Done:
+    """Pushes accepted rows on from `operator` and hands them to the edges."""
+    reach("transform")
+    source = operator.source if isinstance(operator, Scan) else operator.relation
+    flow = worker.lane.push(operator.name, taken.rows, restrict)
+    done = Done(source, number, taken, flow, letters=list(taken.letters))
+    done.letters += letters_of(flow.refused, fetch_from(taken))
+    edges.accept(worker, epoch, flow, taken, done)
+    return done
+
+

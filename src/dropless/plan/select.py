@@ -1,0 +1,341 @@
+"""Plans one SELECT at its clauses: FROM and JOIN, WHERE, GROUP BY, HAVING, windows and QUALIFY, the list, DISTINCT, LIMIT.
+
+Every expression is resolved once, to columns named uniquely inside this SELECT; each stage then rewrites the
+expressions that are left over the columns its operators give out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import duckdb
+from sqlglot import exp
+
+from dropless.connect.api import AT
+from dropless.errors import problem
+from dropless.plan import grouping, ir, joins, windows
+from dropless.plan.bind import message, quote
+from dropless.plan.draft import WIDE, Column, Key, Rel, column, rename_keys
+from dropless.plan.expr import bare, conjunction, conjuncts, literal_equality, names_in, reference, rewrite, sql, unparen
+from dropless.plan.query import Env, describe, distinct, limit, ties
+from dropless.plan.scope import Scope
+from dropless.plan.subqueries import Pending, attach, take_out
+
+Named = tuple[str, exp.Expression]
+
+
+def plan_select(node: exp.Select, env: Env, hint: str) -> Rel:
+    """Adds the operators of a SELECT and returns what its end gives out. Raises Refuse."""
+    select = Select(node, env, hint)
+    select.read()
+    described = describe(node, env)
+    return select.run(described)
+
+
+class Select:
+    """One SELECT while it is planned. `rel` is what the operators so far give out; the clauses are over its columns."""
+
+    def __init__(self, node: exp.Select, env: Env, hint: str, outer: Scope | None = None) -> None:
+        self.node, self.env, self.hint, self.draft = node, env, hint, env.draft
+        self.outer = outer
+        self.items: list[Named] = []
+        self.conjuncts: list[exp.Expression] = []
+        self.group: list[exp.Expression] | None = None
+        self.having: exp.Expression | None = None
+        self.qualify: exp.Expression | None = None
+        self.order: list[exp.Expression] = []
+        self.distinct_on: list[exp.Expression] = []
+        self.pending: dict[str, Pending] = {}
+        self.rel: Rel
+
+    # ------------------------------------------------ reading
+
+    def read(self) -> None:
+        """All clauses are resolved after this; unknown names are refused together."""
+        self._refuse_what_is_not_planned()
+        self.factors = joins.read_from(self.node, self.env, self.hint)
+        self.scope = joins.scope_of(self.factors, self.env, self.outer)
+        windows.inline_named(self.node)
+        aliases = self._read_items()
+        where = self.node.args.get("where")
+        self.conjuncts = [self.resolve(c, aliases) for c in conjuncts(where.this if where else None)]
+        self.group = grouping.read_group(self, aliases)
+        for clause in ("having", "qualify"):
+            given = self.node.args.get(clause)
+            if given is not None:
+                setattr(self, clause, self.resolve(given.this, aliases, alias_first=True))
+        if self.node.args.get("limit") or self.node.args.get("offset") or self._distinct_on():
+            self.order = [self._read_order(o, aliases) for o in self._order_terms()]
+        self.distinct_on = [self._by_number(e, aliases) for e in self._distinct_on()]
+        if self.scope.problems:
+            from dropless.plan.draft import Refuse
+
+            raise Refuse(*dict.fromkeys(self.scope.problems))
+
+    def _refuse_what_is_not_planned(self) -> None:
+        for clause, word in (("laterals", "LATERAL VIEW"), ("pivots", "PIVOT"), ("into", "SELECT INTO"), ("sample", "USING SAMPLE")):
+            if self.node.args.get(clause):
+                raise self.env.refuse("plan.unsupported", f"{word} is not planned", self.node)
+        if self.node.args.get("from_") is None:
+            raise self.env.refuse(
+                "plan.unsupported", "a SELECT without FROM is not planned", self.node, "read from a source or a transform"
+            )
+
+    def resolve(
+        self, node: exp.Expression, aliases: dict[str, exp.Expression] | None = None, alias_first: bool = False
+    ) -> exp.Expression:
+        """The expression over this SELECT's columns; its subqueries are planned and stand as columns until attached."""
+        node = take_out(self, node)
+        return self.scope.resolve(node, aliases, alias_first)
+
+    def _read_items(self) -> dict[str, exp.Expression]:
+        aliases: dict[str, exp.Expression] = {}
+        for item in self.node.expressions:
+            if joins.is_star(item):
+                self.items += joins.expand_star(item, self)
+                continue
+            inner = item.this if isinstance(item, exp.Alias) else item
+            if next(inner.find_all(exp.Columns), None) is not None:
+                raise self.env.refuse("plan.unsupported", "COLUMNS(...) is not planned", item, "name the columns, or use * EXCLUDE")
+            resolved = self.resolve(inner, aliases)
+            name = item.alias if isinstance(item, exp.Alias) else ""
+            if name:
+                aliases.setdefault(name.lower(), resolved)
+            self.items.append((name or _own_name(inner), resolved))
+        return aliases
+
+    def _order_terms(self) -> list[exp.Expression]:
+        order = self.node.args.get("order")
+        return list(order.expressions) if order is not None else []
+
+    def _distinct_on(self) -> list[exp.Expression]:
+        distinct_ = self.node.args.get("distinct")
+        on = distinct_.args.get("on") if distinct_ is not None else None
+        return list(on.expressions) if on is not None else []
+
+    def _read_order(self, term: exp.Expression, aliases: dict[str, exp.Expression]) -> exp.Expression:
+        term = term.copy()
+        term.set("this", self._by_number(term.this, aliases))
+        return term
+
+    def _by_number(self, node: exp.Expression, aliases: dict[str, exp.Expression]) -> exp.Expression:
+        """The expression, or the select item whose number it is."""
+        if isinstance(node, exp.Literal) and not node.is_string:
+            number = int(node.name)
+            if not 1 <= number <= len(self.items):
+                raise self.env.refuse("plan.type", f"there is no column number {number} in the SELECT list", node)
+            return self.items[number - 1][1].copy()
+        if isinstance(node, exp.Var) and node.name.upper() == "ALL":
+            raise self.env.refuse("plan.unsupported", "ORDER BY ALL is not planned", node, "name the columns")
+        return self.resolve(node, aliases, alias_first=True)
+
+    # ------------------------------------------------ running
+
+    def rest(self) -> list[exp.Expression]:
+        """All expressions that are still to be computed, for knowing which columns are needed."""
+        found = [e for _, e in self.items] + self.order + self.distinct_on + (self.group or [])
+        found += [e for e in (self.having, self.qualify) if e is not None]
+        return found + [e for p in self.pending.values() for e in p.outer_expressions()]
+
+    def run(self, described: list[tuple[str, str]]) -> Rel:
+        """The operators are added after this; `described` are the output's names and types as DuckDB has them."""
+        self.rel = joins.join_all(self)
+        self.filter(self.conjuncts, "filter")
+        self.conjuncts = []
+        if grouping.is_grouped(self):
+            grouping.run(self)
+        attach(self, self.rest())
+        self._unnest()
+        windows.run(self)
+        return self._finish(described)
+
+    def filter(self, conditions: list[exp.Expression], kind: str) -> None:
+        """Rows that do not meet all conditions are gone after this; subqueries among them are attached first."""
+        plain = [c for c in conditions if not self._is_pending(c)]
+        hard = [c for c in conditions if self._is_pending(c)]
+        self._filter(plain, kind)
+        for condition in hard:
+            left = attach(self, [condition], condition=True)
+            self._filter(left, kind)
+
+    def _is_pending(self, condition: exp.Expression) -> bool:
+        return any(n in self.pending for n in names_in([condition]))
+
+    def _filter(self, conditions: list[exp.Expression], kind: str) -> None:
+        if not conditions:
+            return
+        self.check_types(conditions)
+        fixed = {n for c in conditions if (n := literal_equality(c))}
+        keys: list[Key] = [k - fixed for k in self.rel.keys]
+        self.rel = self.draft.add(
+            ir.Filter, self.draft.name(self.hint, kind), [self.rel], self.rel.columns, relation=self.env.relation,
+            where=self.env.text.at(conditions[0]), unique=keys, condition=conjunction(conditions),
+        )
+
+    def check_types(self, expressions: Iterable[exp.Expression]) -> list[str]:
+        """The types of expressions over the present columns. Raises Refuse `plan.type` at the first that does not bind."""
+        expressions = list(expressions)
+        inputs = [("in0", self.rel.columns)]
+        try:
+            return list(self.draft.binder.types(inputs, [sql(e) for e in expressions]))
+        except duckdb.Error as error:
+            for each in expressions:
+                try:
+                    self.draft.binder.types(inputs, [sql(each)])
+                except duckdb.Error as own:
+                    raise self.env.refuse("plan.type", message(own)[0], each) from own
+            raise self.env.refuse("plan.type", message(error)[0], self.node) from error
+
+    def project(
+        self, items: list[Named], kind: str, wanted: list[str] | None = None, always: bool = False
+    ) -> Rel:
+        """The relation of these named expressions, by a Project unless it would change nothing.
+
+        `wanted` are the types to give out, where they are settled already.
+        """
+        computed = [e for _, e in items if bare(e) is None]
+        types = iter(self.check_types(computed))
+        columns: list[Column] = []
+        listed: list[ir.Item] = []
+        now: dict[str, list[str]] = {}
+        for number, (name, node) in enumerate(items):
+            source = bare(node)
+            if source is not None:
+                have = self.rel.column(source)
+                col, text = have.named(name), quote(source)
+                now.setdefault(source, []).append(name)
+            else:
+                kind_of = next(types)
+                col, text = column(name, kind_of), sql(unparen(node))
+                if kind_of in WIDE:
+                    text = f"CAST({text} AS {col.type})"
+            want = wanted[number] if wanted else None
+            if want and want != (col.wide or col.type):
+                col, text = column(name, want, col.required), f"CAST({text} AS {column(name, want).type})"
+            columns.append(col)
+            listed.append(ir.Item(name, text, col.type))
+        if not always and columns == list(self.rel.columns) and all(quote(c.name) == i.sql for c, i in zip(columns, listed, strict=True)):
+            return self.rel
+        self.rel = self.draft.add(
+            ir.Project, self.draft.name(self.hint, kind), [self.rel], columns, relation=self.env.relation,
+            where=self.env.text.at(self.node), unique=rename_keys(self.rel.keys, now), items=tuple(listed),
+        )
+        return self.rel
+
+    def free(self, wanted: str, taken: Iterable[str]) -> str:
+        """A name not among `taken`, numbered where needed."""
+        folded = {t.lower() for t in taken}
+        name, number = wanted, 1
+        while name.lower() in folded:
+            number += 1
+            name = f"{wanted}{number}"
+        return name
+
+    # ------------------------------------------------ unnest in the list
+
+    def _unnest(self) -> None:
+        """Each unnest(...) in the list is a column after this; one record may be several rows."""
+        found: list[exp.Expression] = []
+        for _, item in self.items:
+            for node in item.find_all(exp.Explode, exp.Unnest):
+                if node not in found:
+                    found.append(node)
+        if not found:
+            return
+        taken = names_in(self.rest()) + [n for n, _ in self.items]
+        names: dict[exp.Expression, str] = {}
+        lists: list[Named] = []
+        for node in found:
+            argument = node.this if isinstance(node, exp.Explode) else node.expressions[0]
+            if (isinstance(node, exp.Explode) and node.args.get("expressions")) or len(node.expressions) > 1:
+                raise self.env.refuse("plan.unsupported", "unnest with options is not planned", node, "unnest one list, without recursive")
+            name = self.free("unnested", [*taken, *names.values()])
+            names[node] = name
+            lists.append((name, argument))
+        self.unnest(lists)
+        swap = lambda n: reference(self.rel.column(names[n])) if n in names else None  # noqa: E731
+        self.items = [(name, rewrite(item, swap)) for name, item in self.items]
+        self.order = [rewrite(item, swap) for item in self.order]
+
+    def unnest(self, lists: list[Named]) -> None:
+        """Each named list is a column of its elements after this, beside the columns that are still needed."""
+        named = [n for n, _ in lists]
+        keep = [n for n in names_in(self.rest()) if n in self.rel.names() and n not in named]
+        self.project([(n, reference(self.rel.column(n))) for n in keep] + lists, "lists")
+        types = self.check_types([exp.Anonymous(this="unnest", expressions=[reference(self.rel.column(n))]) for n in named])
+        hidden = [f"{AT[:-1]}{i}" for i in range(self.rel.places)] + (["__w"] if self.rel.changes == "updating" else [])
+        parts = [quote(n) for n in keep] + [f"unnest({quote(n)}) AS {quote(n)}" for n in named] + hidden
+        columns = [self.rel.column(n) for n in keep] + [column(n, t) for n, t in zip(named, types, strict=True)]
+        self.rel = self.draft.add(
+            ir.Unnest, self.draft.name(self.hint, "unnest"), [self.rel], columns, relation=self.env.relation,
+            where=self.env.text.at(self.node), unique=(), fans_out=True, sql=f"SELECT {', '.join(parts)} FROM in0",
+        )
+
+    # ------------------------------------------------ the list, DISTINCT, LIMIT
+
+    def _finish(self, described: list[tuple[str, str]]) -> Rel:
+        assert len(described) == len(self.items), (described, self.items)
+        items = [(name, node) for (name, _), (_, node) in zip(described, self.items, strict=True)]
+        types = [kind for _, kind in described]
+        extra, order, on = self._extra(items)
+        visible = len(items)
+        rel = self.project(items + extra, "" if not extra else "ordered", types + [None] * len(extra) if extra else types)  # type: ignore[list-item]
+        if on:
+            return self._keep_first(rel, visible, order, on)
+        if self.node.args.get("distinct"):
+            if extra:
+                raise self.env.refuse("plan.unsupported", "ORDER BY of SELECT DISTINCT must name its columns", self.node)
+            rel = distinct(rel, self.env, self.hint, self.node)
+        return limit(rel, self.env, self.hint, self.node, order, list(rel.columns[:visible]))
+
+    def _extra(self, items: list[Named]) -> tuple[list[Named], list[exp.Expression], list[str]]:
+        """Columns that only the order needs, the order over output columns, and the columns of DISTINCT ON."""
+        by_expression: dict[exp.Expression, str] = {}
+        for name, node in items:
+            by_expression.setdefault(unparen(node), name)
+        extra: list[Named] = []
+        from dropless.plan.expr import quoted
+
+        def output(node: exp.Expression) -> str:
+            node = unparen(node)
+            if node not in by_expression:
+                name = self.free("order", [*(n for n, _ in items), *(n for n, _ in extra)])
+                extra.append((name, node))
+                by_expression[node] = name
+            return by_expression[node]
+
+        order = []
+        for term in self.order:
+            term = term.copy()
+            term.set("this", quoted(output(term.this)))
+            order.append(term)
+        return extra, order, [output(e) for e in self.distinct_on]
+
+    def _keep_first(self, rel: Rel, visible: int, order: list[exp.Expression], on: list[str]) -> Rel:
+        """DISTINCT ON: the first row by the order for each value of `on`."""
+        terms = [t.sql(dialect="duckdb", comments=False) for t in order] + ties(rel)
+        columns = list(rel.columns[:visible])
+        listed = ", ".join(quote(c.name) for c in columns)
+        keyed = ", ".join(quote(n) for n in on)
+        rel = self.draft.add(
+            ir.Keyed, self.draft.name(self.hint, "first"), [rel], columns, relation=self.env.relation,
+            where=self.env.text.at(self.node), changes="updating", places=1, fans_out=True,
+            unique=[*rel.keys, frozenset(on)], keys=(tuple(on),),
+            sql=f"SELECT DISTINCT ON ({keyed}) {listed} FROM in0 ORDER BY {', '.join(terms)}",
+        )
+        if self.node.args.get("limit") or self.node.args.get("offset"):
+            kept = [t for t in order if t.this.name in rel.names()]
+            if len(kept) < len(order):
+                raise self.env.refuse("plan.unsupported", "LIMIT of DISTINCT ON must be ordered by its columns", self.node)
+            return limit(rel, self.env, self.hint, self.node, kept)
+        return rel
+
+
+def _own_name(node: exp.Expression) -> str:
+    """The name of an item that is a column; the binder names the others."""
+    return node.name if isinstance(node, exp.Column) else ""
+
+
+def note(env: Env, message_: str, node: exp.Expression | None) -> None:
+    """Something worth knowing that is no problem."""
+    env.draft.notes.append(problem("plan.note", message_, env.text.at(node)))
