@@ -65,7 +65,11 @@ class DuckDBTarget(Target):
 
     def execute(self, sql: str) -> list[tuple[Any, ...]]:
         with duckdb.connect(str(self.folder / "target.duckdb")) as con:
-            return con.execute(sql).fetchall()
+            con.execute("SET TimeZone = 'UTC'")
+            if not sql.startswith("SELECT"):
+                return con.execute(sql).fetchall()
+            # Through Arrow: the driver gives no TIMESTAMPTZ without pytz.
+            return [tuple(row.values()) for row in con.sql(sql).to_arrow_table().to_pylist()]
 
     def tables(self) -> set[str]:
         if not (self.folder / "target.duckdb").exists():
