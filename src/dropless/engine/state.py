@@ -8,6 +8,7 @@ numbers the part of a row, and `X_Y` is column Y of part X.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import uuid
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dropless.engine.stateful.layout import Part, layout
-from dropless.errors import DefinitionError, LedgerCorrupt, problem
+from dropless.errors import ConnectorError, DefinitionError, LedgerCorrupt, problem
 from dropless.ledger.records import StateFile
 from dropless.plan.ir import STATEFUL, Operator, Plan
 
@@ -320,19 +321,33 @@ class StateStore:
     ) -> StateFile:
         if kind == "delta" and operator in self._dropped:
             return self.snapshot(operator, epoch)  # After a reset a delta would continue a chain that no longer counts.
-        self._folder.mkdir(parents=True, exist_ok=True)
         # L5: the name is unique, so that a stale runner cannot overwrite a file another generation has committed.
         stem = f"{re.sub(r'[^A-Za-z0-9_.]+', '-', operator)[:80]}-{epoch:08d}-{uuid.uuid4().hex[:12]}.{kind}"
-        final, temporary = self._folder / f"{stem}.parquet", self._folder / f"{stem}.writing"
-        path = str(temporary).replace("'", "''")
-        query = self._union(operator, kind, source)
-        self.con.execute(f"COPY ({query}) TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
+        final = self._folder / f"{stem}.parquet"
+        self._copy(self._union(operator, kind, source), final)
         rows = sum(self._count(t) for _, _, t in source)
-        _make_durable(temporary, final)
         fingerprint = self._fingerprint(self.plan.operators[operator], self.plan)
         file = StateFile(operator, fingerprint, f"{self._folder.name}/{final.name}", kind)  # type: ignore[arg-type]
         self._written[operator] = (file, rows)
         return file
+
+    def _copy(self, query: str, final: Path) -> None:
+        """The rows of `query` are in `final`, complete and on disk, or nothing is there."""
+        import duckdb
+
+        temporary = final.with_suffix(".writing")
+        path = str(temporary).replace("'", "''")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self.con.execute(f"COPY ({query}) TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
+            _make_durable(temporary, final)
+        except (OSError, duckdb.IOException) as error:
+            message = f'state cannot be written to "{self._folder}": {str(error).splitlines()[0]}'
+            hint = "make room or set permissions, then run again"
+            raise ConnectorError(problem("state.unwritable", message, None, hint), retryable=True) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def _union(self, operator: str, kind: str, source: list[tuple[int, tuple[tuple[str, str], ...], str]]) -> str:
         have = {number: (dict(columns), table) for number, columns, table in source}

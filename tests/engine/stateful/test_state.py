@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from dropless.engine.state import MAX_DELTAS, StateStore
-from dropless.errors import DataRefused, DefinitionError, LedgerCorrupt
+from dropless.errors import ConnectorError, DataRefused, DefinitionError, LedgerCorrupt
 from dropless.plan.ir import Aggregate, Call, Distinct, Keyed, Plan
 
 from .harness import Driver, Records, deliver, fields, plan_of, scan
@@ -225,6 +225,34 @@ def test_overflowing_sum_is_the_datas_fault_and_leaves_state(tmp_path: Path) -> 
     driver.stage.abort()
     driver.run([("events", records.table(source, [("x", "-1")], 1))])
     assert [str(v) for (v,) in driver.rows()] == ["9" * 37 + "8"]
+    driver.close()
+
+
+def test_state_that_cannot_be_written_is_an_outage(tmp_path: Path) -> None:
+    driver, records = Driver(totals(), tmp_path, SPLITS), Records()
+    driver.folder.write_text("not a folder")
+    driver.feed([("events", records.table(EVENTS, [("x", 1)], 1))])
+    with pytest.raises(ConnectorError) as refused:
+        driver.stage.run(1)
+    assert refused.value.code == "state.unwritable"
+    assert refused.value.retryable
+    driver.folder.unlink()
+    driver.stage.abort()
+    driver.run([("events", records.table(EVENTS, [("x", 1)], 1))])
+    assert dict(driver.rows()) == {("x", 1, 1, 1): 1}
+    driver.close()
+
+
+def test_state_beyond_memory_is_refused_with_its_relation(tmp_path: Path) -> None:
+    sql = "SELECT g, list(v || repeat('x', 1000)) AS all FROM in0, range(200000) GROUP BY g"
+    keyed = Keyed("k", "lists", ("events",), fields(g="VARCHAR", all="VARCHAR[]"), "updating", keys=(("g",),), sql=sql)
+    driver, records = Driver(plan_of(EVENTS, keyed, deliver(keyed)), tmp_path, SPLITS), Records()
+    driver.con.execute("SET memory_limit = '40MiB'")
+    driver.feed([("events", records.table(EVENTS, [("x", 1)], 1))])
+    with pytest.raises(ConnectorError) as refused:
+        driver.stage.run(1)
+    assert refused.value.code == "state.out_of_memory"
+    assert '"lists"' in str(refused.value)
     driver.close()
 
 

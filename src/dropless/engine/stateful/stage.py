@@ -25,7 +25,7 @@ from dropless.engine.stateful.keyed import KeyedExecutor
 from dropless.engine.stateful.last import LastExecutor
 from dropless.engine.stateful.layout import replaced
 from dropless.engine.stateful.unique import UniqueExecutor
-from dropless.errors import DataRefused, problem
+from dropless.errors import ConnectorError, DataRefused, problem
 from dropless.ledger.records import OperatorCount, StateFile, Verdict
 from dropless.plan.ir import STATEFUL, Aggregate, Collect, Deliver, Distinct, Join, Keyed, Last, Operator, Plan, Unique
 
@@ -288,13 +288,17 @@ class _Epoch:
     def _run(self, name: str, executor: Executor[Any], given: Mapping[str, str], counts: Counts) -> str | None:
         import duckdb
 
+        operator = executor.operator
         try:
             return executor.run(given, counts, self._outputs)
-        except duckdb.DataError as error:
-            operator = executor.operator
+        except (duckdb.DataError, duckdb.InvalidInputException) as error:
             message = f'"{operator.relation}" cannot be kept up to date: {str(error).splitlines()[0]}'
             hint = "make the expression total (TRY_CAST, CASE), or move it before the aggregation"
             raise DataRefused(problem("state.expression_failed", message, operator.where, hint)) from error
+        except duckdb.OutOfMemoryException as error:
+            message = f'"{operator.relation}" needs more memory than it may have: {str(error).splitlines()[0]}'
+            hint = "give the pipeline more memory (settings.memory_mib)"
+            raise ConnectorError(problem("state.out_of_memory", message, operator.where, hint)) from error
 
     def _give(self, operator: Operator, out: Slices) -> int:
         # L6: where a record can have several rows, they are counted together, so they flow together.
