@@ -84,6 +84,15 @@ def test_last_row_is_last_by_split_and_position_whatever_is_read_first(tmp_path:
     driver.close()
 
 
+def test_last_row_is_last_in_the_order_of_its_type(tmp_path: Path) -> None:
+    source = scan("events", id="BIGINT", size="ENUM('small', 'big')")
+    last = Last("last", "latest", ("events",), source.columns, "updating", ("id",), order_by=("size",))
+    driver, records = Driver(plan_of(source, last, deliver(last, "upsert", ("id",))), tmp_path, SPLITS), Records()
+    driver.run([("events", records.table(source, [(1, "big"), (1, "small")], 1))])
+    assert list(driver.rows()) == [(1, "big")]
+    driver.close()
+
+
 def test_many_rows_come_in_slices(tmp_path: Path) -> None:
     once = Distinct("once", "once", ("events",), EVENTS.columns)
     driver = Driver(plan_of(EVENTS, once, deliver(once)), tmp_path, SPLITS, buffer_bytes=0)

@@ -25,7 +25,10 @@ class LastExecutor(Executor[Last]):
     def shrink(self, index: int, rows: pa.Table, con: duckdb.DuckDBPyConnection) -> dict[str, pa.Table]:
         """Keeps the last row of each key where the rows are of one split, so that position alone orders them."""
         key = ", ".join(quote(k) for k in self.operator.key)
-        order = ", ".join(f"{quote(c)} DESC NULLS LAST" for c in (*self.operator.order_by, "__at0"))
+        types = {f.name: f.type for f in self.inputs[0].columns}
+        # In the declared type: an ENUM comes as text, which sorts in another order.
+        declared = [f"CAST({quote(c)} AS {types[c]})" for c in self.operator.order_by]
+        order = ", ".join(f"{c} DESC NULLS LAST" for c in (*declared, "__at0"))
         with registered(con, rows) as name:
             bounds = f"SELECT min(__at0 >> {POSITION_BITS}) = max(__at0 >> {POSITION_BITS}) FROM {name}"
             single = con.execute(bounds).fetchall()[0][0]
