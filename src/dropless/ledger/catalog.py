@@ -56,8 +56,8 @@ class FileFacts:
 
 
 _FILE = f"""
-SELECT f.id, f.path, f.count, f.joined, f.open, f.claimed, f.replayed, f.discarded, e.number, e.run, e.definition, e.contracts,
-       e.committed, e.number < {SINCE_RESET}
+SELECT f.id, f.path, f.count, f.joined, f.open, f.claimed, f.replayed, f.discarded, e.number, e.run, e.definition,
+       e.contracts, e.committed, e.number < {SINCE_RESET}
 FROM letter_files f JOIN epochs e ON e.id = f.epoch
 WHERE e.pipeline = :pipeline AND f.kind = 'letters'
 """
@@ -74,7 +74,8 @@ class Catalog:
         """The files from id `first` on that may hold letters of the filter, in the order of ids."""
         sql = (
             _FILE
-            + " AND f.id >= :first AND (:since IS NULL OR e.committed >= :since) AND (:until IS NULL OR e.committed < :until)"
+            + " AND f.id >= :first"
+            + " AND (:since IS NULL OR e.committed >= :since) AND (:until IS NULL OR e.committed < :until)"
         )
         sql += " AND e.run = :run" if filter.run is not None else " AND e.status = 'committed'"
         if filter.state is not None:
@@ -101,14 +102,15 @@ class Catalog:
         return _facts(row) if row else None
 
     def files_at(self, number: int, position: int, filter: LetterFilter) -> Iterator[FileFacts]:
-        """The files that may hold a letter of one record: of epochs that read it, of replays, and of rows made of several."""
+        """The files that may hold a letter of a record: of epochs that read it, of replays, of rows made of several."""
         rows = self._database.rows(
             """
             SELECT f.id FROM letter_files f JOIN epochs e ON e.id = f.epoch JOIN runs r ON r.id = e.run
             WHERE e.pipeline = :pipeline AND e.status = 'committed' AND f.kind = 'letters' AND (
               f.joined OR r.kind = 'replay' OR EXISTS (
                 SELECT 1 FROM ranges x JOIN splits s ON s.id = x.split
-                WHERE x.epoch = e.id AND s.pipeline = :pipeline AND s.number = :number AND x.first <= :position AND :position < x.last))
+                WHERE x.epoch = e.id AND s.pipeline = :pipeline AND s.number = :number
+                  AND x.first <= :position AND :position < x.last))
             ORDER BY f.id
             """,
             {"pipeline": self._pipeline, "number": number, "position": position},
@@ -158,10 +160,7 @@ class Catalog:
 
     def edits(self, file: int) -> dict[int, bytes]:
         """The latest edited bytes of the file's letters that have some, by row."""
-        return {
-            row: raw
-            for row, raw in self._database.rows("SELECT row, raw FROM edits WHERE file = ? ORDER BY id", (file,))
-        }
+        return dict(self._database.rows("SELECT row, raw FROM edits WHERE file = ? ORDER BY id", (file,)))
 
     def history(self, file: FileFacts, row: int) -> list[dict[str, Any]]:
         """What happened to a letter, from the facts of the ledger."""

@@ -39,7 +39,10 @@ def next_number(con: sqlite3.Connection, pipeline: str) -> int:
 
 
 def check_run(con: sqlite3.Connection, pipeline: str, epoch: Epoch) -> tuple[str, bool]:
-    """The kind of the epoch's run and whether it is gated. Raises LedgerCorrupt where it is not open or not this epoch's turn."""
+    """The kind of the epoch's run and whether it is gated.
+
+    Raises LedgerCorrupt where the run is not open or it is not this epoch's turn.
+    """
     row = con.execute(
         "SELECT kind, gated, status FROM runs WHERE id = ? AND pipeline = ?", (epoch.run, pipeline)
     ).fetchone()
@@ -129,7 +132,8 @@ def insert_ranges(con: sqlite3.Connection, pipeline: str, key: int, epoch: Epoch
         split = int(known[0])
         _check_continues(con, pipeline, split, taken, epoch.number, restarts)
         con.execute(
-            "INSERT INTO ranges (epoch, split, start, next, first, last, records, digest, finished) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO ranges (epoch, split, start, next, first, last, records, digest, finished)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 key,
                 split,
@@ -166,7 +170,8 @@ def _check_continues(
 def upsert_split(con: sqlite3.Connection, pipeline: str, fact: SplitFact) -> None:
     """What is now known of a split that was numbered before."""
     changed = con.execute(
-        "UPDATE splits SET size = ?, modified = ?, finished = ? WHERE pipeline = ? AND number = ? AND source = ? AND split = ?",
+        "UPDATE splits SET size = ?, modified = ?, finished = ?"
+        " WHERE pipeline = ? AND number = ? AND source = ? AND split = ?",
         (fact.size, fact.modified, fact.finished, pipeline, fact.number, fact.source, fact.split),
     ).rowcount
     assert changed == 1, f"split {fact.split!r} of {fact.source!r} was never numbered {fact.number}"

@@ -74,7 +74,8 @@ def offsets(con: sqlite3.Connection, pipeline: str) -> dict[tuple[str, str], Pro
     rows = con.execute(
         f"""
         WITH counting AS (SELECT r.* FROM ranges r JOIN epochs e ON e.id = r.epoch WHERE {COUNTS}),
-             borders AS (SELECT split, max(id) FILTER (WHERE start IS NULL) AS first, max(id) AS last FROM counting GROUP BY split),
+             borders AS (SELECT split, max(id) FILTER (WHERE start IS NULL) AS first, max(id) AS last
+                         FROM counting GROUP BY split),
              sums AS (SELECT c.split, sum(c.records) AS records FROM counting c JOIN borders b ON b.split = c.split
                       WHERE c.id >= b.first GROUP BY c.split)
         SELECT s.source, s.split, r.next, r.last, sums.records, r.finished
@@ -117,7 +118,8 @@ def unpublished(con: sqlite3.Connection, pipeline: str) -> list[Unpublished]:
 def abandoned(con: sqlite3.Connection, pipeline: str) -> list[Unpublished]:
     rows = con.execute(
         "SELECT e.number, t.sink, t.token, t.parked FROM tokens t JOIN epochs e ON e.id = t.epoch"
-        " WHERE t.published IS NULL AND t.forgotten IS NULL AND e.pipeline = ? AND e.status = 'aborted' ORDER BY e.number, t.sink",
+        " WHERE t.published IS NULL AND t.forgotten IS NULL AND e.pipeline = ? AND e.status = 'aborted'"
+        " ORDER BY e.number, t.sink",
         (pipeline,),
     )
     return [Unpublished(*row) for row in rows]

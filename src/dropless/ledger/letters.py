@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dropless.errors import DefinitionError, problem
 from dropless.ledger import states
@@ -78,7 +79,7 @@ class ClaimedFile:
     table: pa.Table
 
     def transition(self, rows: np.ndarray, after: str) -> Transition:
-        """The change of these rows (any order) that the replay's epoch commits: `after` is `replayed` or `open` (L8)."""
+        """The change of these rows (any order) that the replay's epoch commits: to `replayed` or to `open` (L8)."""
         return Transition(self.file, states.from_rows(np.sort(rows)), "claimed", after)
 
 
@@ -149,7 +150,7 @@ class Letters:
         ]
 
     def get(self, id: str) -> Letter:
-        """The letter with its history. Raises DefinitionError `ledger.no_such_letter`. Finds letters of stopped runs too."""
+        """The letter with its history, also of a stopped run. Raises DefinitionError `ledger.no_such_letter`."""
         file, row = self._locate(id)
         letter = next(self._letters(file, np.array([row], dtype=np.uint32)))
         history = self._catalog.history(file, row) + [
@@ -160,7 +161,7 @@ class Letters:
         return Letter(**{**letter.__dict__, "history": tuple(history)})
 
     def at(self, source: str, split: str, position: int) -> Sequence[Letter]:
-        """The letters of one record, also where it is not the first record of a refused row, and superseded ones not."""
+        """The letters that count of one record, also where it is not the first record of a refused row."""
         filter = LetterFilter(source=source, split=split, state=None)
         found: _Found = []
         number = self._database.row(
@@ -175,7 +176,7 @@ class Letters:
         return found
 
     def index(self, number: int | None = None) -> Iterator[pa.Table]:
-        """For each file, which letters there are: file, row, number, position, stage, state, edited. Superseded ones too.
+        """For each file, its letters: file, row, number, position, stage, state, edited. Superseded ones too.
 
         A backfill asks this before it reads positions again: edited bytes are taken instead, discarded records are left
         out, and what is accepted now is marked replayed. `number` limits it to one split.
@@ -196,7 +197,7 @@ class Letters:
                 }
             )
             if number is not None:
-                table = table.filter(pa.compute.equal(table["number"], number))
+                table = table.filter(pc.equal(table["number"], number))
             if table.num_rows:
                 yield table
 
@@ -234,8 +235,8 @@ class Letters:
     def claim(self, generation: int, run: Run, filter: LetterFilter) -> Iterator[ClaimedFile]:
         """The open letters the filter finds belong to the run, file by file as they are asked for.
 
-        A claim ends when the run's epoch commits its transition, or when the run ends or is recovered (L8). Letters that
-        the run has already settled, or made, are not claimed by it again, so a resumed replay takes only what is left.
+        A claim ends when the run's epoch commits its transition, or when the run ends or is recovered (L8). Letters
+        that the run has settled, or made, are not claimed by it again, so a resumed replay takes only what is left.
         """
         assert filter.run is None, "letters of one run are read, not replayed by it"
         for file in self._catalog.files(filter):
@@ -358,8 +359,8 @@ class Letters:
         found = []
         for path, at, epoch in self._catalog.amendments(file.id):
             table = latest_amendments([self._folder / path], file.id)
-            for event in table.filter(pa.compute.equal(table["row"], row)).to_pylist():
-                found.append((at, epoch, event["rules"], event["reason"]))
+            events = table.filter(pc.equal(table["row"], row)).to_pylist()
+            found += [(at, epoch, event["rules"], event["reason"]) for event in events]
         return found
 
 

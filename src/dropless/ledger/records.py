@@ -16,7 +16,8 @@ RunStatus = Literal["running", "succeeded", "stopped", "failed"]
 class Range:
     """Records of one split from `start` (None: its beginning) up to `next`, taken by one epoch.
 
-    `digest` is over the content of the range. `first` and `last` are the order positions (`Source.order`) of start and next.
+    `digest` is over the content of the range. `first` and `last` are the order positions (`Source.order`) of start and
+    next.
     """
 
     source: str
@@ -166,7 +167,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a split is committed: the next offset's value, its order position, records so far, whether it has ended."""
+    """How far a split is committed: the next offset's value, its order position, records so far, and the end."""
 
     next: Any
     last: int
@@ -176,7 +177,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Unpublished:
-    """A token of a committed epoch that a sink has not been told to make visible, or that is parked because it refused."""
+    """A token of a committed epoch that is not known to be visible; parked where its sink refused it."""
 
     epoch: int
     sink: str

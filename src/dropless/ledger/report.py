@@ -17,7 +17,8 @@ from dropless.protocol.fates import unbalanced
 def runs(con: sqlite3.Connection, pipeline: str | None, limit: int, before: int | None) -> list[Run]:
     rows = con.execute(
         "SELECT id, pipeline, kind, definition, gated, status, reason, started, finished, details FROM runs"
-        " WHERE (:pipeline IS NULL OR pipeline = :pipeline) AND (:before IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit",
+        " WHERE (:pipeline IS NULL OR pipeline = :pipeline) AND (:before IS NULL OR id < :before)"
+        " ORDER BY id DESC LIMIT :limit",
         {"pipeline": pipeline, "before": before, "limit": limit},
     )
     return [derive.to_run(row) for row in rows]
@@ -131,7 +132,8 @@ def _facts(con: sqlite3.Connection, where: str, value: int) -> dict[int, _Facts]
     for key, path, count, kind in _of_epochs(con, "letter_files", "path, count, kind", where, value, "id"):
         found[key].letters.append(LetterFile(path, count, kind))
     ranges = con.execute(
-        "SELECT e.id, s.source, s.split, r.start, r.next, r.first, r.last, r.records, r.digest, r.finished FROM ranges r"
+        "SELECT e.id, s.source, s.split, r.start, r.next, r.first, r.last, r.records, r.digest, r.finished"
+        " FROM ranges r"
         f" JOIN epochs e ON e.id = r.epoch JOIN splits s ON s.id = r.split WHERE {where} ORDER BY r.id",
         (value,),
     )
@@ -146,7 +148,8 @@ def _of_epochs(
 ) -> list[tuple[Any, ...]]:
     chosen = ", ".join(f"x.{c.strip()}" for c in columns.split(","))
     return con.execute(
-        f"SELECT e.id, {chosen} FROM {table} x JOIN epochs e ON e.id = x.epoch WHERE {where} ORDER BY e.number, x.{order}",
+        f"SELECT e.id, {chosen} FROM {table} x JOIN epochs e ON e.id = x.epoch WHERE {where}"
+        f" ORDER BY e.number, x.{order}",
         (value,),
     ).fetchall()
 
@@ -224,7 +227,7 @@ def _by_source(fact: _Facts) -> dict[str, Counter[str]]:
 
 
 def _verdicts(con: sqlite3.Connection, where: str, value: int) -> list[dict[str, Any]]:
-    """Summed by relation, rule and action, in the order they were first judged; the detail is the last that says something."""
+    """Summed by relation, rule and action, in the order they were first judged; the detail is the last there is."""
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for _, relation, rule, action, judged, failed, detail in _of_epochs(
         con, "verdicts", "relation, rule, action, judged, failed, detail", where, value, "ordinal"
@@ -242,9 +245,10 @@ def _verdicts(con: sqlite3.Connection, where: str, value: int) -> list[dict[str,
 def _epoch_counts(con: sqlite3.Connection, run: int) -> dict[str, Any]:
     row = con.execute(
         """
-        SELECT count(*), coalesce(sum(status = 'committed'), 0), coalesce(sum(status = 'held'), 0), coalesce(sum(status = 'aborted'), 0),
-               min(number), max(number),
-               coalesce(sum(status = 'committed' AND EXISTS (SELECT 1 FROM tokens WHERE epoch = epochs.id AND published IS NULL)), 0)
+        SELECT count(*), coalesce(sum(status = 'committed'), 0), coalesce(sum(status = 'held'), 0),
+               coalesce(sum(status = 'aborted'), 0), min(number), max(number),
+               coalesce(sum(status = 'committed' AND EXISTS (
+                 SELECT 1 FROM tokens WHERE epoch = epochs.id AND published IS NULL)), 0)
         FROM epochs WHERE run = ?
         """,
         (run,),
@@ -254,8 +258,9 @@ def _epoch_counts(con: sqlite3.Connection, run: int) -> dict[str, Any]:
 
 def _letter_counts(con: sqlite3.Connection, where: str, value: int) -> dict[str, int]:
     row = con.execute(
-        "SELECT coalesce(sum(f.count), 0), coalesce(sum(open), 0), coalesce(sum(claimed), 0), coalesce(sum(replayed), 0),"
-        f" coalesce(sum(discarded), 0) FROM letter_files f JOIN epochs e ON e.id = f.epoch WHERE {where} AND f.kind = 'letters'",
+        "SELECT coalesce(sum(f.count), 0), coalesce(sum(open), 0), coalesce(sum(claimed), 0),"
+        " coalesce(sum(replayed), 0), coalesce(sum(discarded), 0)"
+        f" FROM letter_files f JOIN epochs e ON e.id = f.epoch WHERE {where} AND f.kind = 'letters'",
         (value,),
     ).fetchone()
     return dict(zip(("count", "open", "claimed", "replayed", "discarded"), row, strict=True))

@@ -37,7 +37,8 @@ CREATE TABLE splits (
 CREATE TABLE epochs (
   id INTEGER PRIMARY KEY, pipeline TEXT NOT NULL, number INTEGER NOT NULL, run INTEGER NOT NULL REFERENCES runs (id),
   generation INTEGER NOT NULL, definition TEXT NOT NULL, contracts TEXT NOT NULL,
-  status TEXT NOT NULL CHECK (status IN ('committed', 'held', 'aborted')), resets INTEGER NOT NULL, committed TEXT NOT NULL,
+  status TEXT NOT NULL CHECK (status IN ('committed', 'held', 'aborted')), resets INTEGER NOT NULL,
+  committed TEXT NOT NULL,
   UNIQUE (pipeline, number)
 ) STRICT;
 CREATE INDEX epochs_by_run ON epochs (run, number);
@@ -64,11 +65,13 @@ CREATE TABLE paths (
 
 CREATE TABLE verdicts (
   epoch INTEGER NOT NULL REFERENCES epochs (id), ordinal INTEGER NOT NULL, relation TEXT NOT NULL, rule TEXT NOT NULL,
-  action TEXT NOT NULL, judged INTEGER NOT NULL, failed INTEGER NOT NULL, detail TEXT NOT NULL, PRIMARY KEY (epoch, ordinal)
+  action TEXT NOT NULL, judged INTEGER NOT NULL, failed INTEGER NOT NULL, detail TEXT NOT NULL,
+  PRIMARY KEY (epoch, ordinal)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE tokens (
-  epoch INTEGER NOT NULL REFERENCES epochs (id), sink TEXT NOT NULL, token BLOB NOT NULL, published TEXT, parked TEXT, forgotten TEXT,
+  epoch INTEGER NOT NULL REFERENCES epochs (id), sink TEXT NOT NULL, token BLOB NOT NULL,
+  published TEXT, parked TEXT, forgotten TEXT,
   PRIMARY KEY (epoch, sink)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tokens_unpublished ON tokens (epoch) WHERE published IS NULL;
@@ -83,7 +86,8 @@ CREATE INDEX state_files_by_epoch ON state_files (epoch);
 CREATE TABLE letter_files (
   id INTEGER PRIMARY KEY AUTOINCREMENT, epoch INTEGER NOT NULL REFERENCES epochs (id), path TEXT NOT NULL,
   kind TEXT NOT NULL CHECK (kind IN ('letters', 'amendments')), count INTEGER NOT NULL, joined INTEGER NOT NULL,
-  open INTEGER NOT NULL, claimed INTEGER NOT NULL, replayed INTEGER NOT NULL, discarded INTEGER NOT NULL, states BLOB NOT NULL,
+  open INTEGER NOT NULL, claimed INTEGER NOT NULL, replayed INTEGER NOT NULL, discarded INTEGER NOT NULL,
+  states BLOB NOT NULL,
   CHECK (kind = 'amendments' OR (open + claimed + replayed + discarded = count AND length(states) = count))
 ) STRICT;
 CREATE INDEX letter_files_by_epoch ON letter_files (epoch);
@@ -92,7 +96,8 @@ CREATE TABLE amended (
   PRIMARY KEY (file, amendment)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE transitions (
-  id INTEGER PRIMARY KEY, epoch INTEGER NOT NULL REFERENCES epochs (id), file INTEGER NOT NULL REFERENCES letter_files (id),
+  id INTEGER PRIMARY KEY, epoch INTEGER NOT NULL REFERENCES epochs (id),
+  file INTEGER NOT NULL REFERENCES letter_files (id),
   rows BLOB NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL
 ) STRICT;
 CREATE INDEX transitions_by_epoch ON transitions (epoch);

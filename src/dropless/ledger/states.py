@@ -15,7 +15,7 @@ CODE = {name: code for code, name in enumerate(STATES)}
 
 BY_REPLAY = frozenset({("claimed", "replayed"), ("claimed", "open")})
 BY_BACKFILL = frozenset({("open", "replayed"), ("replayed", "open")})
-"""A backfill reads a letter's position again: it may now be accepted, or be refused again after it was once accepted."""
+"""A backfill reads a letter's position again: it is accepted now, or refused after it was accepted once."""
 
 
 def to_rows(rows: bytes) -> np.ndarray:

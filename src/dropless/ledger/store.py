@@ -47,7 +47,7 @@ class Ledger:
     def open(cls, folder: Path, create: bool, clock: Callable[[], str] = utc_now) -> Ledger | None: ...
     @classmethod
     def open(cls, folder: Path, create: bool = True, clock: Callable[[], str] = utc_now) -> Ledger | None:
-        """The ledger of the definitions in `folder`. With `create=False` None where there is none, and nothing is created."""
+        """The ledger of the definitions in `folder`. With `create=False` None where there is none, and none is made."""
         file = folder / FOLDER / FILE
         with translated(file):
             empty = not file.exists() or file.stat().st_size == 0
@@ -76,7 +76,7 @@ class Ledger:
     # Folders
 
     def folder(self, pipeline: str, name: Literal["", "letters", "state", "staging"] = "") -> Path:
-        """The pipeline's folder, or its part for letters, state or staging; paths in the ledger are relative to the former."""
+        """The pipeline's folder, or one of its parts; paths in the ledger are relative to the former."""
         return self.root / pipeline / name if name else self.root / pipeline
 
     # Ownership
@@ -101,7 +101,7 @@ class Ledger:
         return self._ownership.live(pipeline)
 
     def check_generation(self, generation: int, pipeline: str, doing: str) -> None:
-        """Raises Fenced where the generation is stale; to be called before anything outside the ledger is made visible (L5)."""
+        """Raises Fenced where the generation is stale; asked before anything outside is made visible (L5)."""
         with self.database.read() as con:
             check_current(con, pipeline, generation, doing)
 
@@ -121,11 +121,12 @@ class Ledger:
         details: Mapping[str, Any] | None = None,
         started: str | None = None,
     ) -> Run:
-        """A run is open. Only one run of a pipeline is open at a time; an interrupted one is resumed or finished first."""
+        """A run is open. A pipeline has one open run at a time; an interrupted one is resumed or finished first."""
         with self.database.write() as con:
             check_current(con, pipeline, generation, "beginning a run")
             cursor = con.execute(
-                "INSERT INTO runs (pipeline, kind, definition, gated, status, reason, started, details) VALUES (?, ?, ?, ?, 'running', '', ?, ?)",
+                "INSERT INTO runs (pipeline, kind, definition, gated, status, reason, started, details)"
+                " VALUES (?, ?, ?, ?, 'running', '', ?, ?)",
                 (pipeline, kind, definition, gated, started or self._clock(), commit.dump(dict(details or {}))),
             )
             assert cursor.lastrowid is not None
@@ -140,8 +141,8 @@ class Ledger:
     def finish_run(self, generation: int, run: Run, status: RunStatus, reason: str = "") -> None:
         """The run has ended, its unsettled claims are released, and, where it was gated, its held epochs are settled.
 
-        succeeded: they are committed and can be published. stopped, failed: they are aborted with their offsets, state, letters
-        and letter transitions (L10); what the run found out stays readable under it.
+        succeeded: they are committed and can be published. stopped, failed: they are aborted with their offsets, state,
+        letters and letter transitions (L10); what the run found out stays readable under it.
         """
         assert status != "running"
         with self.database.write() as con:
@@ -195,7 +196,7 @@ class Ledger:
     def ranges(
         self, pipeline: str, source: str | None = None, split: str | None = None, include_aborted: bool = False
     ) -> list[tuple[int, str, Range]]:
-        """(epoch number, epoch status, range) in the order of commits. Without `include_aborted` only those that count."""
+        """(epoch number, epoch status, range) in the order of commits; only those that count, or all."""
         with self.database.read() as con:
             return derive.ranges(con, pipeline, source, split, include_aborted)
 
@@ -209,8 +210,8 @@ class Ledger:
     def commit(self, generation: int, pipeline: str, epoch: Epoch) -> None:
         """Everything of the epoch is durable, in one transaction, or nothing is (L2).
 
-        Raises Fenced for a stale generation (L5), LedgerCorrupt where the epoch does not balance (L6), does not go on where
-        the last one ended, or moves letters that are not where it says (L7). Once it returns, a crash loses nothing of it.
+        Raises Fenced for a stale generation (L5), LedgerCorrupt where the epoch does not balance (L6), does not go on
+        where the last one ended, or moves letters that are not where it says (L7).
         """
         folder = self.folder(pipeline)
         with translated(folder):
@@ -263,14 +264,14 @@ class Ledger:
             derive.set_token(con, pipeline, epoch, sink, "forgotten", self._clock())
 
     def facts(self, pipeline: str, generation: int, sinks: Sequence[str] = ()) -> Facts:
-        """What `protocol.decide` decides on, as of one instant: unsettled tokens, the open run, whose generation is current."""
+        """What `protocol.decide` decides on, as of one instant."""
         with self.database.read() as con:
             return derive.facts(con, pipeline, generation, sinks)
 
     # State
 
     def state_files(self, pipeline: str) -> dict[str, list[StateFile]]:
-        """For each operator its latest snapshot and the deltas after it, oldest first: its state as of the last epoch."""
+        """For each operator its latest snapshot and the deltas after it, oldest first."""
         with self.database.read() as con:
             return derive.state_files(con, pipeline)
 

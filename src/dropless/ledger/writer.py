@@ -1,4 +1,4 @@
-"""Writes dead letters and amendments to them as immutable Parquet files, durable before the commit that refers to them."""
+"""Writes dead letters, and amendments to them, as immutable Parquet files that are durable before the commit."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ LETTERS = pa.schema(
         ("more_context", _BYTES_LIST),
     ]
 )
-"""A letter's columns. `number` and `position` are the place of its first record. Where the refused row was made of several
-records, `more_places`, `more_raw` and `more_context` have the others; else they are NULL."""
+"""A letter's columns. `number` and `position` are the place of its first record. Where the refused row was made of
+several records, `more_places`, `more_raw` and `more_context` have the others; else they are NULL."""
 
 AMENDMENTS = pa.schema(
     [
@@ -64,7 +64,7 @@ class LetterWriter:
 
     def __init__(self, folder: Path, epoch: int) -> None:
         self._folder = folder
-        # The name is never used twice: a fenced runner that still writes must not touch what its successor committed (L5).
+        # L5: no name is used twice, so a fenced runner that still writes cannot touch what its successor committed.
         stem = f"letters/e{epoch:09d}-{os.urandom(4).hex()}"
         self._letters = _Files(folder, stem, "letters", LETTERS)
         self._amendments = _Files(folder, stem, "amendments", AMENDMENTS)

@@ -1,1 +1,1 @@
-"""Exactly-once as decisions over stored facts. No I/O, no clock, no threads: every decision can be tested exhaustively."""
+"""Exactly-once as decisions over stored facts. No I/O, no clock, no threads, so all can be tried."""

@@ -1,4 +1,4 @@
-"""Exactly-once as decisions: what a set of stored facts requires. The only place where a `CommitPermit` is made (L3, L5).
+"""What a set of stored facts requires. The only place where a `CommitPermit` is made (L3, L5).
 
 Decisions are pure, so every crash point and interleaving can be tried in a table. The engine gathers facts, asks, and
 carries out the actions in their order; it decides nothing about publication itself.
@@ -82,8 +82,8 @@ class Refused:
 def recover(facts: Facts) -> tuple[Action, ...]:
     """What a runner does, in this order, before it reads anything.
 
-    Older work is finished first (L4: a token moves once, and later epochs publish after it), work that never reached its
-    commit point is dropped (L3), and only then is an interrupted run resumed. Parked tokens are tried again: what the
+    Work that never reached its commit point is dropped (L3), older work is finished (L4: a token moves once, and later
+    epochs publish after it), and only then is an interrupted run resumed. Parked tokens are tried again: what the
     target refused may have been mended since.
     """
     if facts.fenced:
@@ -101,7 +101,7 @@ def recover(facts: Facts) -> tuple[Action, ...]:
 
 
 def publishable(facts: Facts, parked: bool = False) -> list[Publish]:
-    """Tokens to publish now, in epoch order. A sink's later tokens wait behind a parked one, unless `parked` retries it."""
+    """Tokens to publish now, in epoch order. A sink's tokens wait behind a parked one, unless `parked` retries it."""
     if facts.fenced:
         return []
     blocked: set[str] = set()

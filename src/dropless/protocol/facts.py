@@ -11,7 +11,7 @@ EpochStatus = Literal["prepared", "committed", "held", "aborted"]
 
 @dataclass(frozen=True)
 class Part:
-    """One sink's part of an epoch. `settled` is published where the epoch is committed, forgotten where it was aborted."""
+    """One sink's part of an epoch. `settled`: published if the epoch is committed, forgotten if it was aborted."""
 
     sink: str
     token: bytes
@@ -41,8 +41,8 @@ class RunFact:
 class Facts:
     """All that recovery and publishing depend on. `epochs` ascend; those without an unsettled part may be left out.
 
-    `generation` is this runner's, `current` the one the ledger holds now. `next_epoch` is the number of the next commit:
-    whatever sinks have staged under it or later was never committed.
+    `generation` is this runner's, `current` the one the ledger holds now. `next_epoch` is the number of the next
+    commit: whatever sinks have staged under it or later was never committed.
     """
 
     pipeline: str

@@ -134,7 +134,7 @@ def _unread(epoch: EpochFacts) -> list[str]:
     for taken in epoch.ranges:
         read[taken.source] += taken.records
     return [
-        f'path "{path.source}" to "{path.sink}": the ranges hold {read[path.source]:,} records, the path read {path.read:,}'
+        f'path "{path.source}" to "{path.sink}": read {path.read:,}, but the ranges hold {read[path.source]:,} records'
         for path in epoch.paths
         if path.source in read and read[path.source] != path.read
     ]

@@ -1,4 +1,4 @@
-"""Whether what was read may be published: gates and the dead-letter budget as arithmetic over counted verdicts (L10)."""
+"""Whether what was read may be published: gates and the dead-letter budget as arithmetic over counts (L10)."""
 
 from __future__ import annotations
 
