@@ -11,7 +11,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from pathlib import Path
@@ -200,8 +200,8 @@ class Stage:
     def abort(self, epoch: int) -> None:
         """Nothing of the epoch is left. What this process did not begin was left by a dead one, and goes too."""
         state = self._epochs.pop(epoch, None)
-        if state:
-            for writer in state.lanes.values():
+        for writer in state.lanes.values() if state else ():
+            with suppress(OSError):  # A full disk; the file goes in a moment.
                 writer.close()
         # L5: a stale runner that gives up must not take away what its successor has committed under the same number.
         owner = self._owner if epoch in self._mine else "*"

@@ -107,7 +107,7 @@ class PostgresTarget(Target):
         self.database = database
 
     def sink(self, columns: Sequence[Field], mode: str = "append", key: Sequence[str] = (), **config: Any) -> Sink:
-        settings = {"url": Secret(self.cluster.url(self.database)), "table": "t", **config}
+        settings = {"url": Secret(self.cluster.url(self.database)), "table": "t", "lock_timeout": 0, **config}
         return PostgresSink(PostgresSinkConfig(**settings), self.context(columns, mode, key))
 
     def execute(self, sql: str) -> list[tuple[Any, ...]]:

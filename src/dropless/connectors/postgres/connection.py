@@ -25,7 +25,7 @@ def split_name(table: str) -> tuple[str | None, str]:
 
 
 @contextmanager
-def opened(url: Secret, connect_timeout: int, who: str) -> Iterator[psycopg.Connection[Any]]:
+def opened(url: Secret, connect_timeout: int, lock_timeout: int, who: str) -> Iterator[psycopg.Connection[Any]]:
     """A connection in autocommit, UTC, ISO dates, UTF-8. `who` is `sink "name"` or `source "name"`.
 
     One for each use: an epoch costs a connection, and in return an idle one is never found dead. The driver's
@@ -43,7 +43,7 @@ def opened(url: Secret, connect_timeout: int, who: str) -> Iterator[psycopg.Conn
         with con:
             # Set here and not as a start option, which poolers refuse.
             con.execute("SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'")
-            con.execute("SET extra_float_digits = 1; SET lock_timeout = '30s'")
+            con.execute(f"SET extra_float_digits = 1; SET lock_timeout = {max(lock_timeout * 1000, 1)}")
             yield con
 
 

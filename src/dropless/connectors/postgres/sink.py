@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ class PostgresSinkConfig:
         "With mode overwrite: replace only the partitions that an epoch touches.", default=()
     )
     connect_timeout: int = field("Seconds to wait for a connection.", default=10, minimum=1)
+    lock_timeout: int = field("Seconds to wait while another program has the table.", default=30, minimum=0)
 
 
 class PostgresSink(Sink[PostgresSinkConfig]):
@@ -104,7 +106,7 @@ class PostgresSink(Sink[PostgresSinkConfig]):
         assert (permit.pipeline, permit.epoch) == (self.context.pipeline, staged.epoch), "a permit is for one epoch"
         if staged.empty:
             return
-        with opened(self.config.url, self.config.connect_timeout, self._who) as con, con.transaction():
+        with self._opened() as con, con.transaction():
             self._publish(con, staged, permit)
 
     def abort(self, epoch: int) -> None:
@@ -129,11 +131,14 @@ class PostgresSink(Sink[PostgresSinkConfig]):
             )
             raise ConnectorError(problem("sink.refused", text)) from e
 
+    def _opened(self) -> AbstractContextManager[psycopg.Connection[Any]]:
+        return opened(self.config.url, self.config.connect_timeout, self.config.lock_timeout, self._who)
+
     def _look(self) -> list[TargetColumn]:
         """The target's columns, looked up once an epoch, or those that the table will have."""
         with self._lock:
             if self._target is None:
-                with opened(self.config.url, self.config.connect_timeout, self._who) as con:
+                with self._opened() as con:
                     found = self._columns(con)
                 target = self._match(found) if found else made_columns(self.context.columns)
                 self._checks = checks_of(self.context.columns, target)
