@@ -16,5 +16,15 @@ fixture, so what `make` needs from outside, such as a server's address, it finds
 from __future__ import annotations
 
 from dropless.connect.sink_conformance import COLUMNS, NESTED_COLUMNS, VALUE_COLUMNS, SinkConformance, sample, table_of
+from dropless.connect.source_conformance import SourceConformance, records_of
 
-__all__ = ["COLUMNS", "NESTED_COLUMNS", "VALUE_COLUMNS", "SinkConformance", "sample", "table_of"]
+__all__ = [
+    "COLUMNS",
+    "NESTED_COLUMNS",
+    "VALUE_COLUMNS",
+    "SinkConformance",
+    "SourceConformance",
+    "records_of",
+    "sample",
+    "table_of",
+]

@@ -32,6 +32,7 @@ class Tally:
     def __init__(self) -> None:
         self.sums: dict[str, Sum] = {}
         self._verdicts: dict[tuple[str, str, str], list[int]] = {}
+        self._details: dict[tuple[str, str, str], str] = {}
 
     def add(
         self,
@@ -55,10 +56,12 @@ class Tally:
         for source, counts in records.items():
             total.records.setdefault(source, Counter()).update(counts)
 
-    def judge(self, relation: str, rule: str, action: str, judged: int, failed: int) -> None:
+    def judge(self, relation: str, rule: str, action: str, judged: int, failed: int, detail: str = "") -> None:
         sums = self._verdicts.setdefault((relation, rule, action), [0, 0])
         sums[0] += judged
         sums[1] += failed
+        if detail:
+            self._details[relation, rule, action] = detail
 
     def operators(self, order: Mapping[str, int]) -> tuple[OperatorCount, ...]:
         """The counts in plan order, as the ledger keeps them."""
@@ -79,15 +82,22 @@ class Tally:
         )
 
     def verdicts(self) -> tuple[Verdict, ...]:
-        return tuple(Verdict(rel, rule, action, j, f) for (rel, rule, action), (j, f) in self._verdicts.items())
+        return tuple(Verdict(*key, j, f, self._details.get(key, "")) for key, (j, f) in self._verdicts.items())
 
-    def paths(self, plan: Plan, reads: Mapping[str, int]) -> tuple[PathCount, ...]:
-        """One balance for each source and sink that are connected."""
+    def paths(
+        self, plan: Plan, reads: Mapping[str, int], only: frozenset[str] | None = None
+    ) -> tuple[PathCount, ...]:
+        """One balance for each source and sink that are connected; `only` limits the sinks to those among its operators.
+
+        A table that log records look up has no path of its own.
+        """
         found = []
         for sink in (o for o in plan.operators.values() if isinstance(o, Deliver)):
             upstream = plan.ancestors(sink.name)
+            if only is not None and sink.name not in only:
+                continue
             for scan in (o for o in plan.operators.values() if isinstance(o, Scan) and o.name in upstream):
-                if scan.source in reads:
+                if scan.source in reads and scan.table == sink.table:
                     way = _way(plan, scan, sink)
                     found.append(self._follow(scan.source, sink.sink, way, reads[scan.source]))
         return tuple(found)

@@ -10,18 +10,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from dropless.connect.api import NOTHING, Replaces
+from dropless.connect.api import NOTHING, POSITION_BITS, Replaces
 from dropless.engine.conserve import Tally
 from dropless.engine.failpoint import reach
+from dropless.engine.flow import Flow
 from dropless.engine.project import Project
 from dropless.engine.reading import Cursor, Pending
 from dropless.engine.refusals import letters_of
 from dropless.engine.retrieve import fetcher
 from dropless.engine.tools import Tools
 from dropless.engine.workers import Delivered, Done, Edges
-from dropless.ledger.letters import LetterWriter
 from dropless.ledger.records import Epoch, LetterFile, Range, SplitFact, StateFile, Transition
 from dropless.ledger.records import Run
+from dropless.ledger.writer import LetterWriter
 from dropless.plan.ir import Collect, Deliver
 
 SLICE_ROWS = 100_000
@@ -35,16 +36,30 @@ class Outcome:
 class EpochWork:
     """Collects an epoch. `finish` prepares everything; `abort` leaves nothing of it anywhere."""
 
-    def __init__(self, project: Project, tools: Tools, number: int, run: Run, *, resets: bool = False) -> None:
+    def __init__(
+        self,
+        project: Project,
+        tools: Tools,
+        number: int,
+        run: Run,
+        *,
+        resets: bool = False,
+        only: frozenset[str] | None = None,
+        fresh: bool = False,
+        resumed: bool = False,
+    ) -> None:
         self.project = project
         self.tools = tools
         self.number = number
         self.run = run
         self.resets = resets
+        self.only = only
+        """The operators a replay may count and change; None means all."""
         self.tally = Tally()
         self.records = 0
         self.by_split: Counter[int] = Counter()
         self.reads: Counter[str] = Counter()
+        self._resumed = resumed
         self.letters = LetterWriter(tools.folder, number)
         self.edges = Edges(tools.plan, tools.sinks, tools.stage.feed, tools.setup.split_sources)
         self._collected = {d.sink: d.inputs[0] for d in self._delivers() if self._collect(d) is not None}
@@ -53,9 +68,15 @@ class EpochWork:
                 sink.begin(number, Replaces(everything=True) if resets else NOTHING)
         if resets:
             tools.stage.reset()
+        elif fresh:
+            tools.stage.reset(o.name for o in self._collects() if o.scope == "run")
+        self._add_tables()
 
     def _delivers(self) -> list[Deliver]:
         return [o for o in self.tools.plan.operators.values() if isinstance(o, Deliver)]
+
+    def _collects(self) -> list[Collect]:
+        return [o for o in self.tools.plan.operators.values() if isinstance(o, Collect)]
 
     def _collect(self, deliver: Deliver) -> Collect | None:
         before = self.tools.plan.operators[deliver.inputs[0]]
@@ -64,6 +85,23 @@ class EpochWork:
     def opened(self, pending: Pending) -> None:
         """A chunk of this split is on its way."""
         self.by_split[pending.number] += 0
+
+    def _add_tables(self) -> None:
+        """The first epoch of a run accounts for the tables it read."""
+        tables = self.tools.tables
+        for loaded in tables.loaded:
+            self.reads[loaded.source] += 0
+            for taken in loaded.taken:
+                self.add(Done(loaded.source, loaded.number, taken, Flow(), letters=list(taken.letters)))
+        self._count_flow(tables.flow.counts)
+        by_place = {t.number: t for loaded in tables.loaded for t in loaded.taken}
+
+        def fetch(places: list[int]) -> Any:
+            return by_place[places[0] >> POSITION_BITS].lookup(places) if places else {}
+
+        for table in letters_of(tables.flow.refused, fetch):
+            self.letters.write(table)
+        tables.loaded, tables.flow = [], Flow()
 
     def add(self, done: Done) -> None:
         """Adds one chunk's counts and letters."""
@@ -121,8 +159,9 @@ class EpochWork:
         extra = extra or Extra()
         observe("computing")
         ranges, splits = cursor.take_ranges(self.by_split) if cursor is not None else ((), ())
-        result = self.tools.stage.run(self.number)
-        fetch = fetcher(self.project, self.tools, extra.records)
+        logs = frozenset(n for n, o in self.tools.plan.operators.items() if not o.table)
+        result = self.tools.stage.run(self.number, logs if self.only is None else logs & self.only)
+        fetch = fetcher(self.tools, extra.in_hand)
         for table in letters_of(result.refused, fetch):
             self.letters.write(table)
         self._count_stage(result)
@@ -170,26 +209,28 @@ class EpochWork:
 
     def _judge_batches(self) -> None:
         """The batch checks of a run are judged with its last epoch."""
-        for operator in self.tools.plan.operators.values():
-            if isinstance(operator, Collect) and operator.scope == "run":
+        for operator in self._collects():
+            if operator.scope == "run" and (self.only is None or operator.name in self.only):
                 for v in self.tools.stage.judge_batch(operator.name):
-                    self.tally.judge(v.relation, v.rule, v.action, v.judged, v.failed)
+                    self.tally.judge(v.relation, v.rule, v.action, v.judged, v.failed, v.detail)
 
     def _overwrite(self) -> None:
         """Overwrite sinks get the complete contents as of this epoch, or of every partition that changed."""
         for name, operator in self._collected.items():
             sink = self.tools.sinks[name]
             by = sink.partition_by
-            touched = self.tools.stage.touched_partitions(operator, by) if by and not self.resets else None
+            table = self.tools.plan.operators[operator].table
+            touched = None
+            if by and not self.resets and not table and not self._resumed:
+                touched = self.tools.stage.touched_partitions(operator, by)
             sink.begin(self.number, Replaces(everything=touched is None, partitions=tuple(touched or ())))
             deliver = next(d for d in self._delivers() if d.sink == name)
             rows = 0
-            reader = self.tools.stage.contents(operator, by, touched)
-            for batch in reader:
-                table = pa.Table.from_batches([batch], schema=reader.schema)
-                if table.num_rows:
-                    sink.write(self.number, table.select([f.name for f in deliver.columns]), 0)
-                    rows += table.num_rows
+            source = self.tools.tables.contents[operator] if table else self.tools.stage.contents(operator, by, touched)
+            for part in _slices(source):
+                if part.num_rows:
+                    sink.write(self.number, part.select([f.name for f in deliver.columns]), 0)
+                    rows += part.num_rows
             self.tally.add(deliver.name, "deliver", rows, rows, rows, {}, {})
 
     def _prepare(self, last: bool) -> dict[str, bytes]:
@@ -219,9 +260,9 @@ class EpochWork:
             ranges=ranges,
             splits=splits,
             operators=self.tally.operators(order),
-            paths=self.tally.paths(self.tools.plan, self.reads),
+            paths=self.tally.paths(self.tools.plan, self.reads, self.only),
             verdicts=self.tally.verdicts(),
-            letters=(*letters, *extra.amendments),
+            letters=letters,
             transitions=extra.transitions,
             state=state,
             tokens=tokens,
@@ -245,11 +286,10 @@ class EpochWork:
 
 @dataclass(frozen=True)
 class Extra:
-    """What a replay adds to its epoch: the letters' transitions, amendments, and the records it holds in hand."""
+    """What a replay adds to its epoch: the letters' transitions and the records it holds in hand."""
 
     transitions: tuple[Transition, ...] = ()
-    amendments: tuple[LetterFile, ...] = ()
-    records: Any = None
+    in_hand: Any = None
 
 
 def _slices(rows: Any) -> Any:

@@ -7,22 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA = pa.schema(
-    [
-        ("source", pa.string()),
-        ("split", pa.string()),
-        ("number", pa.int32()),
-        ("position", pa.int64()),
-        ("stage", pa.string()),
-        ("operator", pa.string()),
-        ("rules", pa.list_(pa.string())),
-        ("reason", pa.string()),
-        ("raw", pa.binary()),
-        ("context", pa.binary()),
-        ("more_places", pa.list_(pa.int64())),
-    ]
-)
+from dropless.ledger.writer import LETTERS
 
+COLUMNS = [name for name in LETTERS.names if not name.startswith("more_")]
 
 def letter_table(
     *,
@@ -36,9 +23,8 @@ def letter_table(
     reasons: Any,
     raw: Sequence[bytes] | pa.Array,
     context: bytes,
-    more_places: Sequence[Sequence[int]] | None = None,
 ) -> pa.Table:
-    """Returns letters of one split and stage, one row each, in `SCHEMA`."""
+    """Returns letters of one split and stage, one row each."""
     count = len(positions)
 
     def same(value: Any, kind: pa.DataType) -> pa.Array:
@@ -52,11 +38,10 @@ def letter_table(
             pa.array(positions, type=pa.int64()) if not isinstance(positions, pa.Array | pa.ChunkedArray) else positions,
             same(stage, pa.string()),
             same(operator, pa.string()),
-            rules if isinstance(rules, pa.Array | pa.ChunkedArray) else pa.array(rules, type=SCHEMA.field("rules").type),
+            rules if isinstance(rules, pa.Array | pa.ChunkedArray) else pa.array(rules, type=pa.list_(pa.string())),
             reasons if isinstance(reasons, pa.Array | pa.ChunkedArray) else pa.array(reasons, type=pa.string()),
             raw if isinstance(raw, pa.Array | pa.ChunkedArray) else pa.array(raw, type=pa.binary()),
             same(context, pa.binary()),
-            pa.nulls(count, pa.list_(pa.int64())) if more_places is None else pa.array(more_places, type=pa.list_(pa.int64())),
         ],
-        schema=SCHEMA,
+        names=COLUMNS,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from dropless.contract.compat import compare
 from dropless.engine.project import Project, contract_texts
 from dropless.engine.reading import Selection, survey
 from dropless.engine.tools import split_time
@@ -117,6 +116,7 @@ def preview(project: Project, selection: Selection = Selection()) -> Preview:  #
 def contract_changes(project: Project, ledger: Ledger) -> dict[str, list[str]]:
     """For each source whose contract changed since the last epoch, one sentence for each change."""
     from dropless.contract import odcs
+    from dropless.contract.compat import compare
 
     latest = ledger.epochs(project.name, limit=1)
     if not latest:

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from queue import Queue
 from typing import Any
 
-from dropless.connect.api import Sink
+from dropless.connect.api import CommitPermit, Sink
 from dropless.engine.failpoint import reach
 from dropless.engine.project import Project
 from dropless.engine.retry import with_retries
-from dropless.errors import ConnectorError, Problem
+from dropless.errors import ConnectorError, Fenced, LedgerCorrupt, Problem
 from dropless.ledger.records import Epoch
 from dropless.ledger.store import Ledger
 from dropless.protocol.decide import may_publish
@@ -29,7 +29,7 @@ class Publisher:
         self._ledger = ledger
         self._generation = generation
         self._sinks = sinks
-        self._parked: set[str] = {t.sink for t in ledger.parked(project.name)}
+        self._parked: set[str] = set()
         self._failure: BaseException | None = None
         self._queue: Queue[Epoch | None] = Queue(maxsize=LAG)
         self._thread: threading.Thread | None = None
@@ -81,7 +81,11 @@ class Publisher:
     def _publish(self, epoch: int, sink: str, token: bytes) -> None:
         if sink in self._parked:
             return
-        permit = may_publish(self._ledger.publish_facts(self._project.name, epoch, sink), self._generation)
+        permit = may_publish(self._ledger.facts(self._project.name, self._generation, (sink,)), epoch, sink)
+        if not isinstance(permit, CommitPermit):
+            if permit.reason == "fenced":
+                raise Fenced(Problem("protocol.fenced", permit.why, hint="this run stopped without publishing further"))
+            raise LedgerCorrupt(Problem("ledger.publish_order", permit.why))
         reach("publish.before")
         try:
             with_retries(lambda: self._sinks[sink].commit(token, permit))

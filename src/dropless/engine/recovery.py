@@ -1,4 +1,7 @@
-"""At the start of every run: brings targets and scratch files to what the ledger says, whatever killed the last process."""
+"""At the start of every run: brings targets and scratch files to what the ledger says, whatever killed the last process.
+
+What the stored facts require is decided by `protocol.decide.recover`; this module carries it out.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,10 @@ from typing import TYPE_CHECKING
 from dropless.engine.project import Project
 from dropless.engine.reading import Selection
 from dropless.engine.tools import open_sinks
+from dropless.errors import DefinitionError, Fenced, Problem
 from dropless.ledger.records import Run
 from dropless.ledger.store import Ledger
+from dropless.protocol import decide
 
 if TYPE_CHECKING:
     from dropless.engine.run import Options
@@ -32,28 +37,38 @@ def owner() -> str:
 
 
 def recover(project: Project, ledger: Ledger, generation: int) -> Recovered:
-    """Aborts what was prepared but never committed, returns claims to open, and finds the run to resume."""
-    number = ledger.next_epoch(project.name)
+    """Aborts what was prepared but never committed, drops what stopped runs left, returns claims, finds the run to resume.
+
+    Publishing what is committed is left to the publisher, which does it first of all.
+    """
     sinks = open_sinks(project)
-    for sink in sinks.values():
-        sink.abort(number)  # Only the next epoch can have been prepared without being committed.
-    for left in ledger.abandoned(project.name):
-        if left.sink in sinks:
-            sinks[left.sink].forget(left.token)
-            ledger.mark_forgotten(project.name, left.epoch, left.sink)
+    run = ledger.open_run(project.name)
+    for action in decide.recover(ledger.facts(project.name, generation, tuple(sinks))):
+        match action:
+            case decide.Fence():
+                message = f'generation {action.generation} lost "{project.name}" to generation {action.current}'
+                raise Fenced(Problem("protocol.fenced", message, hint="nothing was done; another runner is at work"))
+            case decide.AbortPrepared():
+                sinks[action.sink].abort(action.epoch)
+            case decide.Forget():
+                if action.sink in sinks:
+                    sinks[action.sink].forget(action.token)
+                ledger.mark_forgotten(project.name, action.epoch, action.sink)
+            case decide.ReleaseClaims():
+                assert run is not None
+                ledger.release_claims(generation, run)
+            case decide.Publish() | decide.ResumeRun():
+                pass
     for sink in sinks.values():
         sink.close()
     for path in ledger.garbage(project.name):
         path.unlink(missing_ok=True)
-    run = ledger.open_run(project.name)
+    if run is not None and run.kind == "replay":
+        # A replay is not resumed: what it committed stands, its other claims are open again, and it can be asked for anew.
+        ledger.finish_run(generation, run, "failed" if run.gated else "succeeded", "interrupted")
+        run = None
     if run is None:
         return Recovered(None, None)
-    if run.kind == "replay":
-        # A replay is not resumed: what it committed stands, its other claims are open again, and it can be asked for anew.
-        status = "failed" if run.gated else "succeeded"
-        ledger.finish_run(generation, run, status, "interrupted")  # type: ignore[arg-type]
-        return Recovered(None, None)
-    ledger.release_claims(generation, run)
     return Recovered(run, datetime.fromisoformat(run.started))
 
 
@@ -66,3 +81,9 @@ def resumed_options(options: Options, run: Run | None, ledger: Ledger) -> Option
     begun = bool(ledger.epochs(run.pipeline, run=run.id, limit=1))
     full = bool(run.details.get("full")) and not begun
     return replace(options, kind=run.kind, full=full, selection=selection, source=run.details.get("source"))
+
+
+def unfinished(project: Project, run: Run) -> DefinitionError:
+    """What a replay says while a run waits to be resumed: the order of epochs is the run's."""
+    message = f'run {run.id} of "{project.name}" is unfinished'
+    return DefinitionError(Problem("protocol.unfinished", message, hint=f"finish it first: dropless run {project.name}"))

@@ -8,9 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from dropless.connect.api import Record, Refusal
-from dropless.engine.intake import Taken
-from dropless.engine.letters import SCHEMA
-from dropless.engine.rowwise import Refused
+from dropless.engine.flow import Refused
+from dropless.ledger.writer import LETTERS
 from dropless.plan.ir import Deliver
 
 Fetch = Callable[[list[int]], dict[int, tuple[str, str, int, Record]]]
@@ -34,15 +33,6 @@ def refuse_for_sink(rows: pa.Table, refusals: Sequence[Refusal], operator: Deliv
     )
 
 
-def fetch_from(taken: Taken) -> Fetch:
-    """Finds records among those of the chunk at hand."""
-
-    def fetch(places: list[int]) -> dict[int, tuple[str, str, int, Record]]:
-        return taken.lookup(places)
-
-    return fetch
-
-
 def letters_of(refused: Sequence[Refused], fetch: Fetch) -> list[pa.Table]:
     """Returns letters for refused rows, one for each source record and stage.
 
@@ -63,6 +53,7 @@ def _table(refused: Refused, fetch: Fetch) -> pa.Table | None:
         if refused.reasons[row] not in reasons:
             reasons.append(refused.reasons[row])
     found = fetch(sorted({key[0] for key in merged}))
+    others = fetch(sorted({place for key in merged for place in key[1:]}))
     rows = []
     for key, (rules, reasons) in merged.items():
         source, split, number, record = found[key[0]]
@@ -79,7 +70,9 @@ def _table(refused: Refused, fetch: Fetch) -> pa.Table | None:
                 "raw": record.raw,
                 "context": record.context,
                 "more_places": list(key[1:]) or None,
+                "more_raw": [others[p][3].raw for p in key[1:]] or None,
+                "more_context": [others[p][3].context for p in key[1:]] or None,
             }
         )
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    return pa.Table.from_pylist(rows, schema=LETTERS)
 

@@ -7,8 +7,7 @@ every record of it takes the same way and the balance is that of an ordinary epo
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,26 +16,28 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dropless.connect.api import AT, POSITION_BITS, Record
+from dropless.connect.api import POSITION_BITS, Record
 from dropless.engine import recovery, verdicts
 from dropless.engine.epoch import EpochWork, Extra
+from dropless.engine.flow import Flow
+from dropless.engine.intake import Taken
 from dropless.engine.project import Project
 from dropless.engine.publish import Publisher
+from dropless.engine.refusals import letters_of
 from dropless.engine.report import RunReport
-from dropless.engine.run import Options
-from dropless.engine.stateless import entering
+from dropless.engine.run import Options, remember_versions
+from dropless.engine.stateless import approach, downstream, enter
 from dropless.engine.tools import Tools, open_tools
-from dropless.engine.workers import Done, Worker, flow_on
-from dropless.ledger.letters import AmendmentWriter, Claimed, LetterFilter, Letters
-from dropless.ledger.records import Transition
-from dropless.ledger.states import from_rows
+from dropless.engine.workers import Done, Worker
+from dropless.ledger.letters import ClaimedFile, LetterFilter, Letters
 from dropless.ledger.records import Run
 from dropless.ledger.store import Ledger
 
+SOURCE = "source"
+"""The group of letters that were refused before any operator: by the decoder or the contract."""
 SOURCE_STAGES = ("decode", "contract")
 SLICE = 65_536
 """Letters decoded at once by one worker."""
-EPOCH_LETTERS = 500_000
 
 
 @dataclass(frozen=True)
@@ -65,72 +66,108 @@ class ReplayReport:
 
 
 @dataclass
+class Group:
+    """Claimed letters of one file that `operator` (or the source) refused."""
+
+    claim: ClaimedFile
+    operator: str
+    which: np.ndarray
+    """Indices into the claim's rows."""
+
+    @property
+    def table(self) -> pa.Table:
+        return self.claim.table.take(pa.array(self.which))
+
+    def places(self) -> np.ndarray:
+        table = self.table
+        numbers = table.column("number").to_numpy().astype(np.int64)
+        found: np.ndarray = (numbers << POSITION_BITS) + table.column("position").to_numpy()
+        return found
+
+
+@dataclass
 class Job:
-    """Letters of one source, split and context, at most SLICE of them."""
+    """Letters of one source, split and context, at most SLICE of them; `others` are the further records of joined rows."""
 
     source: str
     split: str
     number: int
     operator: str
-    stage: str
     records: list[Record]
-    more: list[list[int]]
+    others: list[tuple[int, bytes, bytes]] = field(default_factory=list)
+
+
+Again = dict[int, tuple[list[str], str, str, str]]
+"""Place -> rules, reason, stage, operator of letters refused again."""
 
 
 def replay(project: Project, chosen: LetterFilter, options: Options = Options(kind="replay")) -> ReplayReport:  # noqa: B008
     """Replays the open letters that `chosen` names; returns when what they gave is published.
 
     Killed half-way, the claimed letters are open again and the next replay takes them; an epoch of the replay that was
-    committed is published and not repeated. Raises as `run` does.
+    committed is published and not repeated. An unfinished run is ended first. Raises as `run` does.
     """
-    plan = project.require()
+    project.require()
     begun = time.monotonic()
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger.open(project.spec.folder, create=True))
         generation = ledger.acquire(project.name, recovery.owner(), take_over=options.take_over)
-        stack.callback(ledger.release)
-        recovery.recover(project, ledger, generation)
-        recovery.refuse_unfinished(project, ledger)
+        stack.callback(ledger.release, project.name)
+        recovered = recovery.recover(project, ledger, generation)
+        if recovered.run is not None:
+            raise recovery.unfinished(project, recovered.run)
         letters = Letters(ledger, project.name)
-        if not letters.count(chosen).get("open", 0):
-            return ReplayReport(None, 0, 0, seconds=time.monotonic() - begun)
         started = datetime.now(UTC).replace(tzinfo=None)
         tools = open_tools(project, ledger, started, options, stack)
+        publisher = stack.enter_context(Publisher(project, ledger, generation, tools.sinks))
+        publisher.catch_up()
+        if not letters.count(chosen).get("open", 0):
+            return ReplayReport(None, 0, 0, seconds=time.monotonic() - begun)
+        remember_versions(project, ledger)
         run = ledger.begin_run(
+            generation,
             project.name,
             "replay",
             definition=project.spec.version,
             gated=verdicts.is_gated(project),
             started=started.isoformat(),
-            details={"filter": repr(chosen), "contracts": dict(tools.contract_digests)},
+            details={"filter": repr(chosen)},
         )
-        tools.tables.load(run)
-        publisher = stack.enter_context(Publisher(project, ledger, generation, tools.sinks))
-        publisher.catch_up()
+        tools.load_tables(ledger, run, pinned=False)
         player = Player(project, ledger, generation, tools, run, publisher)
-        for stage, claims in letters.claim(generation, run.id, chosen):
-            if stage in plan.operators or stage in SOURCE_STAGES:
-                player.play(stage, claims)
-        closed = verdicts.close(project, ledger, generation, run, tools)
+        for claim in letters.claim(generation, run, chosen):
+            for group in groups(claim, set(tools.plan.operators)):
+                player.play(group)
+        closed = verdicts.close(project, ledger, generation, run)
         if closed.status == "stopped":
-            publisher.discard(run.id)
+            publisher.discard()
         else:
             publisher.finish()
         facts = ledger.run_report(project.name, run.id)
-        report = RunReport(project.name, run.id, "replay", closed.status, closed.reasons, tuple(publisher.problems), facts)
-        stopped = closed.status == "stopped"
-        total = player.replayed + player.refused
-        return ReplayReport(
-            report,
-            0 if stopped else player.replayed,
-            total if stopped else player.refused,
-            player.by_stage,
-            time.monotonic() - begun,
+        report = RunReport(
+            project.name, run.id, "replay", closed.status, closed.reasons, tuple(publisher.problems), facts
         )
+        total, done = player.replayed + player.refused, player.replayed
+        if closed.status == "stopped":
+            done = 0
+        return ReplayReport(report, done, total - done, player.by_stage, time.monotonic() - begun)
+
+
+def groups(claim: ClaimedFile, known: set[str]) -> Iterator[Group]:
+    """Cuts claimed letters by the operator that refused them. Letters of an operator that is no more are left alone."""
+    stages = claim.table.column("stage").to_pylist()
+    operators = claim.table.column("operator").to_pylist()
+    found: dict[str, list[int]] = {}
+    for i, (stage, operator) in enumerate(zip(stages, operators, strict=True)):
+        name = SOURCE if stage in SOURCE_STAGES else operator
+        if name == SOURCE or name in known:
+            found.setdefault(name, []).append(i)
+    for name, which in found.items():
+        yield Group(claim, name, np.array(which))
 
 
 class Player:
-    """Plays claimed letters, an epoch at a time."""
+    """Plays claimed letters, an epoch for each group."""
 
     def __init__(
         self, project: Project, ledger: Ledger, generation: int, tools: Tools, run: Run, publisher: Publisher
@@ -145,16 +182,14 @@ class Player:
         self.refused = 0
         self.by_stage: dict[str, dict[str, int]] = {}
 
-    def play(self, operator: str, claims: Sequence[Claimed]) -> None:
-        """Replays claimed letters that `operator` refused (or the source, for its stages), as one epoch."""
+    def play(self, group: Group) -> None:
+        """Replays the letters of one group as one epoch."""
         number = self.ledger.next_epoch(self.project.name)
-        work = EpochWork(self.project, self.tools, number, self.run)
+        only = None if group.operator == SOURCE else downstream(self.tools.plan, group.operator)
+        work = EpochWork(self.project, self.tools, number, self.run, only=only, fresh=not self.by_stage, resumed=True)
         try:
-            again = self._compute(work, operator, claims)
-            transitions, amendments = self._outcome(work, claims, again)
-            extra = Extra(transitions, amendments, self._in_hand(claims))
-            if operator not in SOURCE_STAGES:
-                work.only_downstream_of(operator)
+            again = self._compute(work, group)
+            extra = self._outcome(work, group, again)
             outcome = work.finish(None, last=True, observe=lambda _: None, extra=extra)
             assert outcome is not None
             self.ledger.commit(self.generation, self.project.name, outcome.epoch)  # L2, L8
@@ -164,94 +199,114 @@ class Player:
             work.abort()
             raise
 
-    def _compute(self, work: EpochWork, operator: str, claims: Sequence[Claimed]) -> dict[int, tuple[list[str], str, str]]:
-        """Runs the letters; returns those refused again at their own stage: place -> rules, reason, stage."""
-        again: dict[int, tuple[list[str], str, str]] = {}
-        for done in self.tools.pool.map(_jobs(claims), lambda w, j: self._one(w, j, work)):
-            kept = []
-            for table in done.letters:
-                own, other = self._split(table, operator)
-                if other.num_rows:
-                    kept.append(other)
-                places = (own.column("position").to_numpy() + (own.column("number").to_numpy().astype(np.int64) << POSITION_BITS)).tolist()
-                columns = (own.column(c).to_pylist() for c in ("rules", "reason", "stage"))
+    def _compute(self, work: EpochWork, group: Group) -> Again:
+        """Runs the letters; returns those refused again, which stay the letters they are."""
+        again: Again = {}
+        for done in self.tools.pool.map(jobs(group), lambda worker, job: self._one(worker, job, work)):
+            for table in done.own_letters:
+                numbers = table.column("number").to_numpy().astype(np.int64)
+                places = ((numbers << POSITION_BITS) + table.column("position").to_numpy()).tolist()
+                columns = (table.column(c).to_pylist() for c in ("rules", "reason", "stage", "operator"))
                 again.update(zip(places, zip(*columns, strict=True), strict=True))
-            done.letters = kept
             work.add(done)
         return again
 
-    def _split(self, letters: pa.Table, operator: str) -> tuple[pa.Table, pa.Table]:
-        """Letters of the stage being replayed, and those of other stages, which are letters of their own."""
-        stages = letters.column("stage").to_pylist()
-        operators = letters.column("operator").to_pylist()
-        same = [s in SOURCE_STAGES if operator in SOURCE_STAGES else o == operator for s, o in zip(stages, operators, strict=True)]
-        mask = pa.array(same, type=pa.bool_())
-        return letters.filter(mask), letters.filter(pa.array([not s for s in same], type=pa.bool_()))
-
     def _one(self, worker: Worker, job: Job, work: EpochWork) -> Done:
+        plan, scan = self.tools.plan, self.tools.scans[job.source]
         taken = worker.intake(job.source).retake(job.records, job.split, job.number)
-        scan = self.tools.scans[job.source]
-        if job.operator in SOURCE_STAGES:
-            return flow_on(worker, taken, scan, job.number, work.number, work.edges)
-        rows = entering(self.tools.plan, worker.lane, scan, job.operator, taken.rows)
-        return rows.hand_on(worker, taken, job, work)
+        done = Done(job.source, job.number, taken, Flow())
+        if job.operator == SOURCE:
+            done.own_letters = list(taken.letters)
+            done.flow = worker.lane.push(scan.name, taken.rows)
+            done.letters = letters_of(done.flow.refused, taken.lookup)
+            work.edges.accept(worker, work.number, done.flow, done, taken.lookup)
+            return done
+        given = {scan.name: taken.rows, **self._others(worker, job)}
+        entry = approach(plan, worker.lane, job.operator, given)
+        done.flow = enter(plan, worker.lane, job.operator, entry)
+        own = [r for r in (*entry.refused, *done.flow.refused) if r.operator == job.operator or r in entry.refused]
+        later = [r for r in done.flow.refused if r.operator != job.operator]
+        done.own_letters = [*taken.letters, *letters_of(own, taken.lookup)]
+        done.letters = letters_of(later, taken.lookup)
+        work.edges.accept(worker, work.number, done.flow, done, taken.lookup, own=job.operator)
+        return done
 
-    def _outcome(
-        self, work: EpochWork, claims: Sequence[Claimed], again: dict[int, tuple[list[str], str, str]]
-    ) -> tuple[tuple[Transition, ...], tuple[Any, ...]]:
-        """What becomes of each claimed letter, as transitions and as amendments with the present reasons."""
-        transitions: list[Transition] = []
-        writer = AmendmentWriter(self.tools.folder, work.number)
-        for claim in claims:
-            numbers = claim.payload.column("number").to_numpy().astype(np.int64)
-            places = (numbers << POSITION_BITS) + claim.payload.column("position").to_numpy()
-            refused = np.array([int(p) in again for p in places.tolist()], dtype=bool)
-            for rows, after in ((claim.rows[~refused], "replayed"), (claim.rows[refused], "open")):
-                if len(rows):
-                    transitions.append(Transition(claim.file, from_rows(rows), "claimed", after))
-            hits = np.flatnonzero(refused)
-            if len(hits):
-                found = [again[int(places[i])] for i in hits]
-                writer.write(claim.file, claim.rows[hits], [f[0] for f in found], [f[1] for f in found], [f[2] for f in found])
-            counts = self.by_stage.setdefault(claim.stage, {"replayed": 0, "refused_again": 0})
-            counts["replayed"] += int((~refused).sum())
-            counts["refused_again"] += int(refused.sum())
-            self.replayed += int((~refused).sum())
-            self.refused += int(refused.sum())
-        return tuple(transitions), tuple(writer.close())
+    def _others(self, worker: Worker, job: Job) -> dict[str, pa.Table]:
+        """The other records of joined rows, by the scan they came through."""
+        found: dict[str, list[pa.Table]] = {}
+        for place, raw, context in job.others:
+            number, position = place >> POSITION_BITS, place & ((1 << POSITION_BITS) - 1)
+            source = self.tools.setup.split_sources[number]
+            split = self.tools.split_names[number]
+            taken: Taken = worker.intake(source).retake([Record(position, raw, context)], split, number)
+            found.setdefault(self.tools.scans[source].name, []).append(taken.rows)
+        return {name: pa.concat_tables(tables) for name, tables in found.items()}
 
-    def _in_hand(self, claims: Sequence[Claimed]) -> Any:
-        """Records of the letters by place, looked up only if a stateful operator refuses one."""
+    def _outcome(self, work: EpochWork, group: Group, again: Again) -> Extra:
+        """What becomes of each letter, as transitions, and the present reasons of those that stay open."""
+        places = group.places().tolist()
+        refused = np.array([p in again for p in places], dtype=bool)
+        rows = group.claim.rows[group.which]
+        transitions = [
+            group.claim.transition(part, after)
+            for part, after in ((rows[~refused], "replayed"), (rows[refused], "open"))
+            if len(part)
+        ]
+        hits = np.flatnonzero(refused).tolist()
+        if hits:
+            found = [again[places[i]] for i in hits]
+            kept = group.operator != SOURCE
+            stages = group.table.column("stage").to_pylist() if kept else []
+            work.letters.amend(
+                pa.table(
+                    {
+                        "file": pa.array([group.claim.file] * len(hits), pa.int64()),
+                        "row": pa.array(rows[hits].astype(np.int32)),
+                        "stage": [stages[i] for i in hits] if kept else [f[2] for f in found],
+                        "operator": [group.operator] * len(hits) if kept else [f[3] for f in found],
+                        "rules": [f[0] for f in found],
+                        "reason": [f[1] for f in found],
+                    }
+                )
+            )
+        counts = self.by_stage.setdefault(group.operator, {"replayed": 0, "refused_again": 0})
+        counts["replayed"] += len(places) - len(hits)
+        counts["refused_again"] += len(hits)
+        self.replayed += len(places) - len(hits)
+        self.refused += len(hits)
+        return Extra(tuple(transitions), in_hand=in_hand(group))
 
-        class InHand(dict[int, Any]):
-            def __missing__(self, place: int) -> Any:
-                raise KeyError(place)
 
-        found: dict[int, tuple[str, str, int, Record]] = InHand()
-        for claim in claims:
-            if claim.payload.num_rows > SLICE:
-                continue
-            for job in _jobs([claim]):
-                for record in job.records:
-                    found[(job.number << POSITION_BITS) | record.position] = (job.source, job.split, job.number, record)
-        return found
+def in_hand(group: Group) -> dict[int, tuple[str, str, int, Record]]:
+    """Records of the letters by place, for letters that stateful operators make of them."""
+    found = {}
+    for job in jobs(group):
+        for record in job.records:
+            found[(job.number << POSITION_BITS) | record.position] = (job.source, job.split, job.number, record)
+    return found
 
 
-def _jobs(claims: Sequence[Claimed]) -> Iterator[Job]:
-    """Cuts claimed letters into work that decodes together: one source, split and context each."""
-    for claim in claims:
-        payload = claim.payload
-        keys = list(zip(*(payload.column(c).to_pylist() for c in ("source", "split", "number", "context")), strict=True))
-        order: dict[Any, list[int]] = {}
-        for i, key in enumerate(keys):
+def jobs(group: Group) -> Iterator[Job]:
+    """Cuts letters into work that decodes together: one source, split and context each; joined rows one by one."""
+    table = group.table
+    joined = table.column("more_places").is_valid().to_pylist()
+    keys = list(zip(*(table.column(c).to_pylist() for c in ("source", "split", "number", "context")), strict=True))
+    order: dict[Any, list[int]] = {}
+    for i, key in enumerate(keys):
+        if not joined[i]:
             order.setdefault(key, []).append(i)
-        raw, positions, more = payload.column("raw"), payload.column("position"), payload.column("more_places")
-        for (source, split, number, context), rows in order.items():
-            for begin in range(0, len(rows), SLICE):
-                take = pa.array(rows[begin : begin + SLICE])
-                bodies, at = raw.take(take).to_pylist(), positions.take(take).to_pylist()
-                records = [Record(p, r, context or b"") for p, r in zip(at, bodies, strict=True)]
-                yield Job(source, split, number, claim.operator, claim.stage, records, more.take(take).to_pylist())
+    for (source, split, number, context), rows in order.items():
+        for begin in range(0, len(rows), SLICE):
+            take = pa.array(rows[begin : begin + SLICE])
+            raw, positions = table.column("raw").take(take).to_pylist(), table.column("position").take(take).to_pylist()
+            records = [Record(p, r, context or b"") for p, r in zip(positions, raw, strict=True)]
+            yield Job(source, split, number, group.operator, records)
+    yield from _joined(table, [i for i, j in enumerate(joined) if j], group.operator)
 
 
-__all__ = ["AT", "Counter", "ReplayReport", "replay"]
+def _joined(table: pa.Table, rows: Iterable[int], operator: str) -> Iterator[Job]:
+    for i in rows:
+        row = table.slice(i, 1).to_pylist()[0]
+        record = Record(row["position"], row["raw"], row["context"] or b"")
+        others = list(zip(row["more_places"], row["more_raw"], row["more_context"], strict=True))
+        yield Job(row["source"], row["split"], row["number"], operator, [record], others)

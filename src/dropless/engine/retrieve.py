@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dropless.connect.api import POSITION_BITS, Offset, Record, Split
-from dropless.engine.project import Project
+from dropless.connect.api import POSITION_BITS, Record, Split
 from dropless.engine.refusals import Fetch
 from dropless.engine.tools import Tools
 from dropless.errors import ConnectorError, Problem
@@ -13,10 +12,8 @@ from dropless.errors import ConnectorError, Problem
 InHand = Mapping[int, tuple[str, str, int, Record]]
 
 
-def fetcher(project: Project, tools: Tools, in_hand: InHand | None) -> Fetch:
+def fetcher(tools: Tools, in_hand: InHand | None) -> Fetch:
     """Returns a function from places to records; `in_hand` are those of the letters being replayed."""
-    del project
-
     def fetch(places: list[int]) -> dict[int, tuple[str, str, int, Record]]:
         found = {}
         for place in places:
@@ -37,5 +34,3 @@ def _again(tools: Tools, place: int) -> tuple[str, str, int, Record]:
         )
     return name, split, number, record
 
-
-__all__ = ["Offset", "fetcher"]

@@ -80,6 +80,8 @@ class Runner:
         run = recovered.run or self._begin(started, tools)
         publisher = self.stack.enter_context(Publisher(self.project, self.ledger, self.generation, tools.sinks))
         publisher.catch_up()
+        pinned = recovered.run is not None and bool(self.ledger.epochs(self.project.name, run=run.id, limit=1))
+        tools.load_tables(self.ledger, run, pinned=pinned)
         backlog = self._survey(tools)
         cursor = Cursor(tools.sources, backlog.pending)
         self.stack.callback(cursor.close)
@@ -87,6 +89,7 @@ class Runner:
         try:
             self._epochs(run, tools, cursor, publisher, resumed=recovered.run is not None)
             outcome = verdicts.close(self.project, self.ledger, self.generation, run)
+            tools.tables.settle()
             if outcome.status == "stopped":
                 publisher.discard()
             else:
@@ -99,9 +102,7 @@ class Runner:
 
     def _begin(self, started: datetime, tools: Tools) -> Run:
         spec = self.project.spec
-        self.ledger.remember_definition(spec.version, spec.text)
-        for digest, text in contract_texts(self.project).values():
-            self.ledger.remember_contract(digest, text)
+        remember_versions(self.project, self.ledger)
         selection = self.options.selection
         return self.ledger.begin_run(
             self.generation,
@@ -144,9 +145,10 @@ class Runner:
     def _epochs(self, run: Run, tools: Tools, cursor: Cursor, publisher: Publisher, *, resumed: bool) -> None:
         first = self.options.full
         closing = resumed or first or bool(tools.tables.loaded) or not self.ledger.epochs(self.project.name, limit=1)
+        fresh = not resumed
         while not cursor.exhausted or closing:
             number = self.ledger.next_epoch(self.project.name)
-            work = EpochWork(self.project, tools, number, run, resets=first)
+            work = EpochWork(self.project, tools, number, run, resets=first, fresh=fresh, resumed=resumed)
             try:
                 outcome = self._one(work, cursor, tools)
                 if outcome is not None:
@@ -156,7 +158,7 @@ class Runner:
             except BaseException:
                 work.abort()
                 raise
-            first = closing = False
+            first = closing = fresh = False
 
     def _one(self, work: EpochWork, cursor: Cursor, tools: Tools) -> Outcome | None:
         scans = tools.scans
@@ -219,3 +221,11 @@ class Runner:
             seconds=time.monotonic() - self.begun,
         )
 
+
+
+def remember_versions(project: Project, ledger: Ledger) -> None:
+    """The texts of the definition and its contracts are kept, under the names that epochs and letters carry."""
+    file = project.spec.file
+    ledger.remember_definition(project.spec.version, file.read_text(encoding="utf-8") if file else "")
+    for digest, text in contract_texts(project).values():
+        ledger.remember_contract(digest, text)

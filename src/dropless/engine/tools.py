@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from dropless.engine.state import StateStore
 from dropless.engine.stateful import Stage
 from dropless.engine.tables import Tables
 from dropless.engine.workers import Pool, Setup, worker_count
+from dropless.ledger.records import Run
 from dropless.ledger.store import Ledger
 from dropless.plan.ir import Plan, Scan
 
@@ -44,6 +45,13 @@ class Tools:
     contract_digests: Mapping[str, str]
     split_names: dict[int, str]
     unknown: dict[str, set[str]] = field(default_factory=dict)
+
+    def load_tables(self, ledger: Ledger, run: Run, *, pinned: bool) -> None:
+        """Reads the table sources, or the snapshots this run began with where `pinned`."""
+        keys = [(scan.source, scan.source) for scan in self.tables.needed]
+        numbers = ledger.number_splits(run.pipeline, keys) if keys else {}
+        self.split_names.update({n: split for (_, split), n in numbers.items()})
+        self.tables.load(run.id, {source: n for (source, _), n in numbers.items()}, pinned=pinned)
 
 
 def split_time(split: Split) -> str | None:
@@ -98,13 +106,17 @@ def open_tools(project: Project, ledger: Ledger, started: datetime, options: Opt
     store = StateStore(plan, folder / "state", con)
     if not options.full:
         store.restore([f for chain in ledger.state_files(project.name).values() for f in chain])
-    tables = Tables(project, sources, setup, ledger, scratch)
+    table_con = session.connect(threads=1, memory_mib=None, folder=scratch)
+    stack.callback(table_con.close)
+    session.set_run_started(table_con, started)
+    tables = Tables(plan, sources, project.contracts, setup.split_sources, table_con, folder / "snapshots")
     lane_con = session.connect(threads=1, memory_mib=share, folder=scratch)
     stack.callback(lane_con.close)
     session.set_run_started(lane_con, started)
-    contents = tables.contents
-    stage = Stage(plan, store, con, Lane(plan, lane_con, contents, setup.split_sources), setup.split_sources, names)
-    pool = Pool(workers, plan, contents, setup)
+    lane = Lane(plan, lane_con, tables.contents, setup.split_sources)
+    stage = Stage(plan, store, con, lane, setup.split_sources, names)
+    stack.callback(stage.close)
+    pool = Pool(workers, plan, tables.contents, setup)
     stack.callback(pool.close)
     digests = {name: digest for name, (digest, _) in contract_texts(project).items()}
     scans = {o.source: o for o in plan.operators.values() if isinstance(o, Scan)}

@@ -8,7 +8,7 @@ from dropless.contract.model import Contract
 from dropless.engine.failpoint import reach
 from dropless.engine.project import Project
 from dropless.engine.report import Status
-from dropless.ledger.records import Run
+from dropless.ledger.records import Run, Verdict
 from dropless.ledger.store import Ledger
 from dropless.protocol.verdict import judge
 
@@ -38,9 +38,10 @@ def close(project: Project, ledger: Ledger, generation: int, run: Run) -> Closed
     facts = ledger.run_report(project.name, run.id)
     read = sum(s["read"] for s in facts["sources"].values())
     letters = sum(s["quarantined"] for s in facts["sources"].values())
-    reasons = judge(facts["verdicts"], project.spec.max_dead_letters, read, letters)
+    found = [Verdict(**v) for v in facts["verdicts"]]
+    reasons = tuple(s.why for s in judge(found, project.spec.max_dead_letters, read, letters).stops)
     reach("finish.before")
     status: Status = "stopped" if reasons else "succeeded"
     ledger.finish_run(generation, run, status, "; ".join(reasons))
     reach("finish.after")
-    return Closed(status, tuple(reasons))
+    return Closed(status, reasons)

@@ -17,9 +17,9 @@ from dropless.contract.model import Contract
 from dropless.engine import session
 from dropless.engine.failpoint import reach
 from dropless.engine.intake import Intake, Taken
-from dropless.engine.refusals import Fetch, fetch_from, letters_of, refuse_for_sink
+from dropless.engine.refusals import Fetch, letters_of, refuse_for_sink
 from dropless.engine.rowwise import Flow, Lane, Refused
-from dropless.plan.ir import Deliver, Operator, Plan, Scan
+from dropless.plan.ir import Deliver, Plan, Scan
 
 
 @dataclass
@@ -41,6 +41,8 @@ class Done:
     taken: Taken
     flow: Flow
     letters: list[pa.Table] = field(default_factory=list)
+    own_letters: list[pa.Table] = field(default_factory=list)
+    """Of a replay: letters refused again at their own stage; they are no new letters."""
     delivered: dict[str, Delivered] = field(default_factory=dict)
 
 
@@ -138,16 +140,20 @@ class Edges:
         self._feed = feed
         self._sources = sources
 
-    def accept(self, worker: Worker, epoch: int, flow: Flow, taken: Taken, done: Done) -> None:
-        """Hands every edge's rows on; rows a sink would refuse become letters."""
+    def accept(
+        self, worker: Worker, epoch: int, flow: Flow, done: Done, fetch: Fetch, own: str | None = None
+    ) -> None:
+        """Hands every edge's rows on; rows a sink would refuse become letters (`own` letters where `own` is that edge)."""
         for (consumer, index), rows in flow.edges.items():
             operator = self._plan.operators[consumer]
             if not isinstance(operator, Deliver):
-                if rows.num_rows:
-                    self._feed(consumer, index, rows)
+                self._feed(consumer, index, rows)
                 continue
-            delivered = self.deliver(operator, epoch, rows, worker.index, fetch_from(taken))
-            done.letters += delivered.letters
+            delivered = self.deliver(operator, epoch, rows, worker.index, fetch)
+            if consumer == own:
+                done.own_letters += delivered.letters
+            else:
+                done.letters += delivered.letters
             done.delivered[operator.name] = delivered
 
     def deliver(self, operator: Deliver, epoch: int, rows: pa.Table, lane: int, fetch: Fetch) -> Delivered:
@@ -183,25 +189,9 @@ def process(worker: Worker, chunk: Chunk, scan: Scan, number: int, epoch: int, e
     """Everything that happens to one chunk: decode, judge, transform, write."""
     reach("decode")
     taken = worker.intake(scan.source).take(chunk, number)
-    return flow_on(worker, taken, scan, number, epoch, edges)
-
-
-def flow_on(
-    worker: Worker,
-    taken: Taken,
-    operator: Operator,
-    number: int,
-    epoch: int,
-    edges: Edges,
-    restrict: frozenset[str] | None = None,
-) -> Done:
-    """Pushes accepted rows on from `operator` and hands them to the edges."""
     reach("transform")
-    source = operator.source if isinstance(operator, Scan) else operator.relation
-    flow = worker.lane.push(operator.name, taken.rows, restrict)
-    done = Done(source, number, taken, flow, letters=list(taken.letters))
-    done.letters += letters_of(flow.refused, fetch_from(taken))
-    edges.accept(worker, epoch, flow, taken, done)
+    flow = worker.lane.push(scan.name, taken.rows)
+    done = Done(scan.source, number, taken, flow, letters=list(taken.letters))
+    done.letters += letters_of(flow.refused, taken.lookup)
+    edges.accept(worker, epoch, flow, done, taken.lookup)
     return done
-
-

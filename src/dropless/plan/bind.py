@@ -57,6 +57,12 @@ class Binder:
         listed = ", ".join(f"{item} AS {quote(f'c{i}')}" for i, item in enumerate(items))
         return [kind for _, kind in self.describe(f"SELECT {listed} FROM {', '.join(froms)}")]
 
+    def empty_value(self, columns: Sequence[Column], expression: str) -> str | None:
+        """What an expression of aggregates gives over no rows, as text; None for NULL."""
+        self.table("__types0", [Column(c.name, c.type) for c in columns])
+        found = self._con.execute(f"SELECT CAST(({expression}) AS VARCHAR) FROM __types0").fetchone()
+        return None if found is None or found[0] is None else str(found[0])
+
     @cached_property
     def aggregates(self) -> frozenset[str]:
         """Lower-case names of all aggregate functions."""

@@ -84,11 +84,10 @@ class Text:
     first_line: int = 0
 
     @classmethod
-    def of(cls, sql: str, where: Place | None) -> Text:
-        """A block scalar (it holds a line break) begins on the line after its key; other text on the key's own line."""
-        python = where is not None and where.file.endswith(".py")
-        offset = 1 if where and "\n" in sql and not python else 0
-        return cls(sql, where, (where.line + offset) if where else 0)
+    def of(cls, sql: str, where: Place | None, exact: bool = False) -> Text:
+        """The text as it stands at `where`: `exact` on that line, else, being a block, on the lines after its key."""
+        first = (where.line if where else 0) + (0 if exact or "\n" not in sql else 1)
+        return cls(sql, where, first)
 
     def line(self, line: int | None) -> Place | None:
         """The place of a 1-based line of the SQL."""

@@ -42,7 +42,7 @@ class Env:
 
 def plan_query(node: exp.Expression, env: Env, hint: str) -> Rel:
     """Adds the operators of a query and returns what its end gives out. Raises Refuse."""
-    node, env = _with(node, env, hint)
+    node, env = with_ctes(node, env, hint)
     match node:
         case exp.Select():
             from dropless.plan.select import plan_select
@@ -63,7 +63,7 @@ def _word(node: exp.Expression) -> str:
     return node.key.upper().replace("_", " ")
 
 
-def _with(node: exp.Expression, env: Env, hint: str) -> tuple[exp.Expression, Env]:
+def with_ctes(node: exp.Expression, env: Env, hint: str) -> tuple[exp.Expression, Env]:
     """Plans the CTEs of a query and returns the query without them, and the names it may use."""
     with_ = node.args.get("with_")
     if with_ is None:

@@ -41,6 +41,7 @@ class Select:
         self.items: list[Named] = []
         self.conjuncts: list[exp.Expression] = []
         self.group: list[exp.Expression] | None = None
+        self.sets: list[list[exp.Expression]] | None = None
         self.having: exp.Expression | None = None
         self.qualify: exp.Expression | None = None
         self.order: list[exp.Expression] = []
@@ -141,8 +142,8 @@ class Select:
         """The operators are added after this; `described` are the output's names and types as DuckDB has them."""
         self.rel = joins.join_all(self)
         self.filter(self.conjuncts, "filter")
-        self.conjuncts = []
         if grouping.is_grouped(self):
+            attach(self, grouping.inputs_of(self))
             grouping.run(self)
         attach(self, self.rest())
         self._unnest()
@@ -152,10 +153,12 @@ class Select:
     def filter(self, conditions: list[exp.Expression], kind: str) -> None:
         """Rows that do not meet all conditions are gone after this; subqueries among them are attached first."""
         plain = [c for c in conditions if not self._is_pending(c)]
-        hard = [c for c in conditions if self._is_pending(c)]
+        self.conjuncts = [c for c in conditions if self._is_pending(c)]
         self._filter(plain, kind)
-        for condition in hard:
+        while self.conjuncts:
+            condition = self.conjuncts[0]
             left = attach(self, [condition], condition=True)
+            self.conjuncts = self.conjuncts[1:]
             self._filter(left, kind)
 
     def _is_pending(self, condition: exp.Expression) -> bool:

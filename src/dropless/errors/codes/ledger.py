@@ -30,4 +30,11 @@ Ids look like `12-345` and are printed by `dead-letters list`; the letter may be
 Only open letters can be edited, discarded or replayed; a letter that is claimed belongs to a replay that is going on or will be resumed.""",
     "ledger.no_such_run": """No run or epoch has this number in this pipeline.
 `dropless runs` lists the runs; numbers are shared by all pipelines of one ledger.""",
+    "ledger.publish_order": """An epoch was to be made visible although it is held, aborted, or an earlier one waits before it.
+The decision and the stored facts contradict each other. Nothing was published; report it with the output of `dropless runs`.""",
+    "ledger.no_such_record": """Nothing is known of a record at this place.
+Either the pipeline has not run, the source or split has another name, or no record begins at this position.
+Positions in files are byte offsets of a record's first byte in the decompressed file; `dead-letters list` shows some.""",
+    "ledger.not_followed": """The way of a single record was to be followed through a lookup, which needs the table of that run.
+Look at the run's counts instead: `dropless show`.""",
 }

@@ -1,0 +1,649 @@
+"""FROM and JOIN: what a SELECT reads, what `*` means, and which operator joins each pair.
+
+A log meets a table in a Lookup (row-wise), a log in a Join (inner, with an equality) or in a Keyed (outer, semi, anti).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sqlglot import exp
+
+from dropless.plan import ir
+from dropless.plan.bind import quote
+from dropless.plan.draft import Column, Key, Recompute, Rel, did_you_mean, rename_keys
+from dropless.plan.expr import bare, conjuncts, names_in, quoted, reference, sql, unparen
+from dropless.plan.query import Env, plan_query, register, renamed
+from dropless.plan.scope import Scope, Source, inside_names
+
+WINDOW_TABLES = {"tumble", "tumbling", "hop", "hopping", "session", "sessionize", "cumulate"}
+
+
+@dataclass
+class Factor:
+    """One thing in FROM. `how` says how it is joined to what stands before it."""
+
+    alias: str
+    rel: Rel | None
+    node: exp.Expression
+    how: str = "cross"
+    on: exp.Expression | None = None
+    using: list[str] = field(default_factory=list)
+    natural: bool = False
+    unnest: exp.Expression | None = None
+    unnest_name: str = "unnest"
+    table: str = ""
+    conditions: list[exp.Expression] = field(default_factory=list)
+    source: Source | None = None
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read_from(node: exp.Select, env: Env, hint: str) -> list[Factor]:
+    """Plans every relation in FROM and returns them in order, with how each is joined."""
+    first = _factor(node.args["from_"].this, env, hint)
+    factors = [first, *(_nested(first.node, env, hint))]
+    for join in node.args.get("joins") or []:
+        factors += _joined(join, env, hint)
+    seen: set[str] = set()
+    for factor in factors:
+        if factor.alias.lower() in seen:
+            raise env.refuse(
+                "plan.ambiguous_column", f'two relations in FROM are called "{factor.alias}"', factor.node, "give one an alias"
+            )
+        seen.add(factor.alias.lower())
+    return factors
+
+
+def _nested(node: exp.Expression, env: Env, hint: str) -> list[Factor]:
+    """The joins that sqlglot hangs under a table of a comma list."""
+    found: list[Factor] = []
+    for join in node.args.get("joins") or []:
+        found += _joined(join, env, hint)
+    return found
+
+
+def _joined(join: exp.Join, env: Env, hint: str) -> list[Factor]:
+    method, side, kind = (str(join.args.get(a) or "").upper() for a in ("method", "side", "kind"))
+    if method not in ("", "NATURAL"):
+        raise env.refuse("plan.unsupported", f"{method} JOIN is not planned", join, "join with conditions in ON")
+    if kind in ("SEMI", "ANTI"):
+        how = kind.lower()
+    elif side:
+        how = side.lower()
+    else:
+        how = "inner" if join.args.get("on") or join.args.get("using") or method or kind == "INNER" else "cross"
+    factor = _factor(join.this, env, hint)
+    factor.how, factor.on, factor.natural = how, join.args.get("on"), method == "NATURAL"
+    factor.using = [i.name for i in join.args.get("using") or []]
+    if factor.unnest is not None and (
+        how not in ("cross", "inner", "left") or not (factor.on is None or isinstance(factor.on, exp.Boolean))
+        or (how == "left")
+    ):
+        raise env.refuse("plan.unsupported", f"{how.upper()} JOIN with unnest is not planned", join, "use a comma or CROSS JOIN before unnest")
+    return [factor, *_nested(join.this, env, hint)]
+
+
+def _factor(node: exp.Expression, env: Env, hint: str) -> Factor:
+    alias = node.args.get("alias")
+    names = [c.name for c in alias.args.get("columns") or []] if isinstance(alias, exp.TableAlias) else []
+    for clause, word in (("sample", "TABLESAMPLE"), ("pivots", "PIVOT"), ("ordinality", "WITH ORDINALITY"), ("offset", "WITH ORDINALITY")):
+        if node.args.get(clause):
+            raise env.refuse("plan.unsupported", f"{word} is not planned", node)
+    match node:
+        case exp.Table() if isinstance(node.this, exp.Identifier):
+            return _relation(node, names, env, hint)
+        case exp.Table():
+            raise _table_function(node, env)
+        case exp.Subquery() if isinstance(node.this, (exp.Select, exp.SetOperation, exp.Subquery)):
+            called = node.alias or "subquery"
+            rel = plan_query(node.unwrap() if isinstance(node.this, exp.Subquery) else node.this, env, f"{hint}.{called}")
+            rel = renamed(rel, names, env, f"{hint}.{called}", node)
+            return Factor(called, rel, node, table=register(rel, env, f"{hint}.{called}").table)
+        case exp.Unnest() if len(node.expressions) == 1:
+            return Factor(node.alias or "unnest", None, node, unnest=node.expressions[0], unnest_name=names[0] if names else "unnest")
+        case exp.Lateral() if isinstance(node.this, (exp.Explode, exp.Unnest)):
+            inner = node.this.this if isinstance(node.this, exp.Explode) else node.this.expressions[0]
+            return Factor(node.alias or "unnest", None, node, unnest=inner, unnest_name=names[0] if names else "unnest")
+    word = "LATERAL" if isinstance(node, exp.Lateral) else node.key.upper()
+    raise env.refuse("plan.unsupported", f"{word} in FROM is not planned", node, "make it a transform or a source of its own")
+
+
+def _relation(node: exp.Table, names: list[str], env: Env, hint: str) -> Factor:
+    if node.args.get("db"):
+        raise env.refuse(
+            "plan.unknown_relation", f'"{sql(node)}" names a schema; a transform reads sources and transforms by their name',
+            node, did_you_mean(node.name, env.tables),
+        )
+    named = env.tables.get(node.name.lower())
+    if named is None:
+        raise env.refuse("plan.unknown_relation", f'there is no relation "{node.name}"', node, did_you_mean(node.name, env.tables))
+    rel = renamed(named.rel, names, env, hint, node)
+    return Factor(node.alias or node.name, rel, node, table=named.table)
+
+
+def _table_function(node: exp.Table, env: Env) -> Exception:
+    name = (node.this.name if isinstance(node.this, exp.Anonymous) else node.this.key).lower()
+    if name in WINDOW_TABLES:
+        return env.refuse(
+            "plan.unsupported", f"the event-time window {name}(...) is not planned yet", node,
+            "group by time_bucket(INTERVAL ..., column), which keeps every window open",
+        )
+    return env.refuse("plan.unsupported", f"the table function {name}(...) is not planned", node, "declare what it reads as a source")
+
+
+def scope_of(factors: list[Factor], env: Env, outer: Scope | None) -> Scope:
+    """The names in reach, with every join condition resolved into its factor's `conditions`."""
+    visible: list[tuple[str, tuple[Column, ...]]] = []
+    for factor in factors:
+        if factor.rel is None:
+            visible.append((factor.alias, (_unnested(factor, visible, env),)))
+        else:
+            visible.append((factor.alias, factor.rel.columns))
+    scope = Scope([], env.text, outer)
+    for factor, source in zip(factors, inside_names(visible), strict=True):
+        factor.source = source
+        before = Scope(list(scope.sources), env.text, None, dict(scope.merged), set(scope.hidden))
+        scope.sources.append(source)
+        _using(factor, before, scope, env)
+        if factor.on is not None and factor.unnest is None:
+            if next(factor.on.find_all(exp.Query), None) is not None:
+                raise env.refuse("plan.unsupported", "a subquery in ON is not planned", factor.on, "move it to WHERE, or to a CTE that is joined")
+            factor.conditions += [scope.resolve(c) for c in conjuncts(factor.on)]
+        if factor.how in ("semi", "anti"):
+            scope.sources.pop()
+    return scope
+
+
+def _unnested(factor: Factor, before: list[tuple[str, tuple[Column, ...]]], env: Env) -> Column:
+    """The column that an unnest in FROM gives: named by its alias list, typed by the list's elements."""
+    import duckdb
+
+    from dropless.plan.bind import message
+    from dropless.plan.draft import column
+
+    assert factor.unnest is not None
+    sources = inside_names(before)
+    scope = Scope(sources, env.text)
+    resolved = scope.resolve(factor.unnest)
+    if scope.problems:
+        from dropless.plan.draft import Refuse
+
+        raise Refuse(*scope.problems)
+    columns = [c.named(s.inside[c.name]) for s in sources for c in s.columns]
+    try:
+        (kind,) = env.draft.binder.types([("in0", columns)], [f"unnest({sql(resolved)})"])
+    except duckdb.Error as error:
+        raise env.refuse("plan.type", message(error)[0], factor.node) from error
+    return column(factor.unnest_name, kind)
+
+
+def _using(factor: Factor, before: Scope, scope: Scope, env: Env) -> None:
+    """USING and NATURAL: equal columns are one, taken from the side that always has it."""
+    assert factor.source is not None
+    names = factor.using
+    if factor.natural:
+        known = {n.lower() for n in before.known()}
+        names = [c.name for c in factor.source.columns if c.name.lower() in known]
+    for name in names:
+        theirs = factor.source.find(name)
+        mine = before.lookup([name], factor.node)
+        scope.problems += before.problems
+        before.problems.clear()
+        if theirs is None:
+            scope.lookup([factor.alias, name], factor.node)
+        if theirs is None or mine is None:
+            continue
+        other = scope.column(factor.source, theirs)
+        factor.conditions.append(exp.EQ(this=mine.copy(), expression=other.copy()))
+        if factor.how == "full":
+            mine = exp.Coalesce(this=mine.copy(), expressions=[other])
+        elif factor.how == "right":
+            mine = other
+        scope.merged[name.lower()] = mine
+        scope.hidden.add((factor.alias.lower(), theirs.name.lower()))
+
+
+# ---------------------------------------------------------------- star
+
+
+def is_star(item: exp.Expression) -> bool:
+    return isinstance(item, exp.Star) or (isinstance(item, exp.Column) and isinstance(item.this, exp.Star))
+
+
+def expand_star(item: exp.Expression, select: object) -> list[tuple[str, exp.Expression]]:
+    """The columns that `*` or `t.*` stands for, with EXCLUDE, REPLACE and RENAME applied."""
+    from dropless.plan.select import Select
+
+    assert isinstance(select, Select)
+    scope, env = select.scope, select.env
+    star = item if isinstance(item, exp.Star) else item.this
+    sources = scope.sources
+    if isinstance(item, exp.Column) and item.table:
+        source = scope.source(item.table)
+        if source is None:
+            raise env.refuse("plan.unknown_relation", f'there is no relation "{item.table}" in FROM', item, did_you_mean(item.table, [s.alias for s in sources]))
+        sources = [source]
+    left_out = _folded(star.args.get("except_"))
+    replaced = {r.alias.lower(): r.this for r in star.args.get("replace") or []}
+    renamed_ = {r.this.name.lower(): r.alias for r in star.args.get("rename") or []}
+    known = [c.name for s in sources for c in s.columns]
+    for name in [*left_out, *replaced, *renamed_]:
+        if name not in {k.lower() for k in known}:
+            raise env.refuse("plan.unknown_column", f'there is no column "{name}"', item, did_you_mean(name, known))
+    found: list[tuple[str, exp.Expression]] = []
+    for source in sources:
+        for column in source.columns:
+            folded = column.name.lower()
+            whole = not (isinstance(item, exp.Column) and item.table)
+            if folded in left_out or (whole and (source.alias.lower(), folded) in scope.hidden):
+                continue
+            if folded in replaced:
+                value = select.resolve(replaced[folded])
+            elif whole and folded in scope.merged:
+                value = scope.merged[folded].copy()
+            else:
+                value = scope.column(source, column)
+            found.append((renamed_.get(folded, column.name), value))
+    return found
+
+
+def _folded(node: object) -> set[str]:
+    if node is None:
+        return set()
+    nodes = node if isinstance(node, list) else [node]
+    return {n.name.lower() for n in nodes}
+
+
+# ---------------------------------------------------------------- joining
+
+
+@dataclass
+class Side:
+    """A joined part: its relation, and for each name inside the SELECT what the relation calls it."""
+
+    rel: Rel
+    names: dict[str, str]
+
+    def has(self, node: exp.Expression) -> bool:
+        return all(n in self.names for n in names_in([node]))
+
+    def mentions(self, node: exp.Expression) -> bool:
+        return any(n in self.names for n in names_in([node]))
+
+    def column(self, inside: str) -> Column:
+        return self.rel.column(self.names[inside])
+
+
+def join_all(select: object) -> Rel:
+    """Adds the joins and returns a relation whose columns have the SELECT's inside names."""
+    from dropless.plan.select import Select
+
+    assert isinstance(select, Select)
+    factors = select.factors
+    if any(f.how in ("right", "full") for f in factors):
+        pool: list[exp.Expression] = []
+    else:
+        pool = [c for c in select.conjuncts if not select._is_pending(c) and _joins(c, factors)]
+        select.conjuncts = [c for c in select.conjuncts if c not in pool]
+    if all(f.how in ("inner", "cross") and f.rel is not None for f in factors[1:]) and len(factors) > 1:
+        pool += [c for f in factors for c in f.conditions]
+        for factor in factors:
+            factor.conditions = []
+        factors = _sorted(factors, pool)
+    joiner = Joiner(select, pool, factors)
+    return joiner.run()
+
+
+def _owner(name: str, factors: list[Factor]) -> Factor | None:
+    return next((f for f in factors if f.source and name in f.source.inside.values()), None)
+
+
+def _joins(condition: exp.Expression, factors: list[Factor]) -> bool:
+    """True where the condition ties two relations of FROM that are joined freely."""
+    owners = [o for n in names_in([condition]) if (o := _owner(n, factors))]
+    free = all(o.how in ("inner", "cross") for o in owners if o is not factors[0])
+    return free and len({o.alias for o in owners}) > 1 and len(owners) == len(names_in([condition]))
+
+
+def _sorted(factors: list[Factor], pool: list[exp.Expression]) -> list[Factor]:
+    """The factors in an order in which each is tied to one before by an equality, as far as there is one; logs lead."""
+    rest = list(factors)
+    start = next((f for f in rest if f.rel and not f.rel.table), rest[0])
+    done = [start]
+    rest.remove(start)
+    while rest:
+        tied = next((f for f in rest if any(_equality(c, done, f) for c in pool)), None)
+        looked_up = next((f for f in rest if f.rel and f.rel.table), None)
+        done.append(tied or looked_up or rest[0])
+        rest.remove(done[-1])
+    return done
+
+
+def _equality(condition: exp.Expression, done: list[Factor], new: Factor) -> bool:
+    node = unparen(condition)
+    if not isinstance(node, exp.EQ):
+        return False
+    sides = [{(_owner(n, [*done, new]) or Factor("", None, node)).alias for n in names_in([s])} for s in (node.this, node.expression)]
+    old = {f.alias for f in done}
+    return any(a == {new.alias} and b and b <= old for a, b in (sides, sides[::-1]))
+
+
+class Joiner:
+    """Joins the factors of one SELECT from left to right."""
+
+    def __init__(self, select: object, pool: list[exp.Expression], factors: list[Factor]) -> None:
+        from dropless.plan.select import Select
+
+        assert isinstance(select, Select)
+        self.select, self.env, self.draft, self.hint = select, select.env, select.draft, select.hint
+        self.pool, self.factors = pool, factors
+
+    def run(self) -> Rel:
+        first, *rest = self.factors
+        if first.rel is None:
+            raise self.env.refuse("plan.unsupported", "unnest alone in FROM is not planned", first.node, "read from a relation, then unnest its column")
+        assert first.source is not None
+        side = Side(first.rel, {first.source.inside[c.name]: c.name for c in first.rel.columns})
+        for number, factor in enumerate(rest):
+            later = self.pool + [c for f in rest[number + 1 :] for c in f.conditions]
+            later += [f.unnest for f in rest[number + 1 :] if f.unnest is not None]
+            side = self._unnest(side, factor, later) if factor.unnest is not None else self._join(side, factor, later)
+        assert not self.pool, self.pool
+        if len(rest) == 0:
+            return side.rel
+        return side.rel
+
+    def _unnest(self, side: Side, factor: Factor, later: list[exp.Expression]) -> Side:
+        select, source = self.select, factor.source
+        assert source is not None and factor.unnest is not None
+        select.rel = self._inside(side)
+        scope = Scope([f.source for f in self.factors if f.source and f is not factor], self.env.text)
+        argument = scope.resolve(factor.unnest)
+        name = source.inside[factor.unnest_name]
+        saved, select.conjuncts = select.conjuncts, [*select.conjuncts]
+        needed = [*later, *select.conjuncts]
+        rest, select.rest = select.rest, lambda: [*needed, *rest()]  # type: ignore[method-assign]
+        try:
+            select.unnest([(name, argument)])
+        finally:
+            select.rest = rest  # type: ignore[method-assign]
+            select.conjuncts = saved
+        return Side(select.rel, {n: n for n in select.rel.names()})
+
+    def _inside(self, side: Side) -> Rel:
+        """The side's relation with its columns called by their inside names."""
+        if all(a == b for a, b in side.names.items()):
+            return side.rel
+        from dropless.plan.query import rename_to
+
+        by_own = {v: k for k, v in side.names.items()}
+        return rename_to(side.rel, [by_own[n] for n in side.rel.names()], self.env, self.hint, self.select.node)
+
+    def _join(self, left: Side, factor: Factor, later: list[exp.Expression]) -> Side:
+        assert factor.rel is not None and factor.source is not None
+        right = Side(factor.rel, {factor.source.inside[c.name]: c.name for c in factor.rel.columns})
+        if factor.how in ("semi", "anti"):
+            right.names = {factor.source.inside[c.name]: c.name for c in factor.rel.columns}
+        conditions = list(factor.conditions)
+        for condition in list(self.pool):
+            both = {**left.names, **right.names}
+            if all(n in both for n in names_in([condition])):
+                conditions.append(condition)
+                self.pool.remove(condition)
+        needed_by = [*[c for c in later if c not in conditions], *self.select.rest(), *self.select.conjuncts]
+        how = "inner" if factor.how == "cross" else factor.how
+        if how == "right":
+            left, right, how = right, left, "left"
+        return combine(self, left, right, how, conditions, names_in(needed_by), factor.node)
+
+
+def combine(
+    joiner: Joiner, left: Side, right: Side, how: str, conditions: list[exp.Expression], needed: list[str], node: exp.Expression
+) -> Side:
+    """Adds the operator that joins two sides and returns the joined side, under inside names."""
+    if left.rel.table and not right.rel.table and how == "inner":
+        left, right = right, left
+    if right.rel.table and how != "full":
+        return _lookup(joiner, left, right, how, conditions, needed, node)
+    if left.rel.table != right.rel.table:
+        raise joiner.env.refuse(
+            "plan.unsupported", f"{how.upper()} JOIN that keeps rows of a table beside a log is not planned", node,
+            "turn the join round so that the log is kept, or read the table as a log",
+        )
+    pairs, residual = split_equalities(conditions, left, right)
+    if how == "inner" and pairs:
+        return _join_logs(joiner, left, right, pairs, residual, needed, node)
+    return _keyed(joiner, left, right, how, pairs, residual, needed, node)
+
+
+Pair = tuple[exp.Expression, exp.Expression]
+
+
+def split_equalities(conditions: list[exp.Expression], left: Side, right: Side) -> tuple[list[Pair], list[exp.Expression]]:
+    """The equalities between the sides as (left, right), and the other conditions."""
+    pairs: list[Pair] = []
+    residual: list[exp.Expression] = []
+    for condition in conditions:
+        flat = unparen(condition)
+        if isinstance(flat, exp.EQ) and names_in([flat.this]) and names_in([flat.expression]):
+            if left.has(flat.this) and right.has(flat.expression):
+                pairs.append((flat.this, flat.expression))
+                continue
+            if left.has(flat.expression) and right.has(flat.this):
+                pairs.append((flat.expression, flat.this))
+                continue
+        residual.append(condition)
+    return pairs, residual
+
+
+def sided(node: exp.Expression, left: Side, right: Side, left_alias: str = "l", right_alias: str = "r") -> exp.Expression:
+    """The expression over the two sides' columns, as `l` and `r`."""
+    holder = exp.Paren(this=node.copy())
+    for column in list(holder.find_all(exp.Column)):
+        if column.table:
+            continue
+        side, alias = (left, left_alias) if column.name in left.names else (right, right_alias)
+        column.replace(quoted(side.names[column.name], alias))
+    return holder.this
+
+
+def _text(conditions: list[exp.Expression], left: Side, right: Side) -> str:
+    from dropless.plan.expr import conjunction
+
+    return conjunction(sided(c, left, right) for c in conditions)
+
+
+def _items(left: Side, right: Side, needed: list[str], optional: bool) -> tuple[list[Column], tuple[ir.Item, ...]]:
+    """The joined columns under inside names. `optional`: the right side's may be NULL."""
+    columns, items = [], []
+    wanted = [n for n in [*left.names, *right.names] if n in set(needed)]
+    for name in wanted or list(left.names)[:1]:
+        side, alias = (left, "l") if name in left.names else (right, "r")
+        column = side.column(name)
+        required = column.required and not (optional and alias == "r")
+        columns.append(Column(name, column.type, required, column.wide))
+        items.append(ir.Item(name, f"{alias}.{quote(column.name)}", column.type))
+    return columns, tuple(items)
+
+
+def _inside_keys(side: Side) -> list[Key]:
+    return rename_keys(side.rel.keys, {own: [inside] for inside, own in side.names.items()})
+
+
+def joined_keys(left: Side, right: Side, pairs: list[Pair]) -> tuple[list[Key], bool]:
+    """The keys of the joined rows, and whether each left row finds at most one partner."""
+    lefts, rights = _inside_keys(left), _inside_keys(right)
+    by_right = {n for _, r in pairs if (n := bare(r))}
+    by_left = {n for left_, _ in pairs if (n := bare(left_))}
+    keys = [a | b for a in lefts for b in rights]
+    one = any(k <= by_right for k in rights)
+    if one:
+        keys += lefts
+    if any(k <= by_left for k in lefts):
+        keys += rights
+    return keys, one
+
+
+def _lookup(
+    joiner: Joiner, left: Side, right: Side, how: str, conditions: list[exp.Expression], needed: list[str], node: exp.Expression
+) -> Side:
+    pairs, _ = split_equalities(conditions, left, right)
+    keys, one = joined_keys(left, right, pairs)
+    if how in ("semi", "anti"):
+        keys, one, right_given = _inside_keys(left), True, Side(right.rel, {})
+    else:
+        right_given = right
+        if how == "left" and not one:
+            keys = [a | b for a in _inside_keys(left) for b in _inside_keys(right)]
+        elif how == "left":
+            keys = _inside_keys(left)
+    columns, items = _items(left, right_given, needed, how == "left")
+    text = _text(conditions, left, right)
+    check_condition(joiner.env, text, left, right, node)
+    rel = joiner.draft.add(
+        ir.Lookup, joiner.draft.name(joiner.hint, "lookup"), [left.rel, right.rel], columns, relation=joiner.env.relation,
+        where=joiner.env.text.at(node), unique=keys, fans_out=left.rel.fans_out or not one, changes=left.rel.changes,
+        how=how, condition=text, items=items,
+    )
+    return Side(rel, {n: n for n in rel.names()})
+
+
+def check_condition(env: Env, text: str, left: Side, right: Side, node: exp.Expression) -> None:
+    """The condition over `l` and `r` binds. Raises Refuse `plan.type`."""
+    import duckdb
+
+    from dropless.plan.bind import message
+
+    try:
+        env.draft.binder.types([("l", left.rel.columns), ("r", right.rel.columns)], [f"({text})"])
+    except duckdb.Error as error:
+        raise env.refuse("plan.type", message(error)[0], node) from error
+
+
+def prepared(joiner: Joiner, side: Side, keys: list[exp.Expression], casts: list[str | None], needed: list[str], kind: str) -> tuple[Side, list[str]]:
+    """The side with only the columns that are needed and one column for each key expression, and those columns' names."""
+    from dropless.plan.select import Select
+
+    select = joiner.select
+    assert isinstance(select, Select)
+    keep = [n for n in side.names if n in set(needed)]
+    items: list[tuple[str, exp.Expression]] = [(n, _own(side, n)) for n in keep]
+    called: list[str] = []
+    for key, cast in zip(keys, casts, strict=True):
+        name = bare(key)
+        if name is not None and cast is None:
+            if name not in keep:
+                keep.append(name)
+                items.append((name, _own(side, name)))
+            called.append(name)
+            continue
+        node = _over(side, key)
+        if cast:
+            node = exp.Cast(this=node, to=exp.DataType.build(cast, dialect="duckdb"))
+        free = select.free("key", [*side.names, *(n for n, _ in items)])
+        items.append((free, node))
+        called.append(free)
+    if not items:
+        first = next(iter(side.names))
+        items.append((first, _own(side, first)))
+    saved, select.rel = getattr(select, "rel", None), side.rel
+    rel = select.project(items, kind)
+    if saved is not None:
+        select.rel = saved
+    return Side(rel, {n: n for n in rel.names()}), called
+
+
+def _own(side: Side, inside: str) -> exp.Expression:
+    return reference(side.column(inside))
+
+
+def _over(side: Side, node: exp.Expression) -> exp.Expression:
+    """The expression over the side's own column names."""
+    holder = exp.Paren(this=node.copy())
+    for column in list(holder.find_all(exp.Column)):
+        column.replace(quoted(side.names[column.name]))
+    return holder.this
+
+
+def key_casts(joiner: Joiner, left: Side, right: Side, pairs: list[Pair]) -> tuple[list[str | None], list[str | None]]:
+    """For each pair the types to cast its sides to, where DuckDB would compare them under another type.
+
+    A cast belongs before the stateful operator: a record on which it fails is a dead letter of a row-wise stage.
+    """
+    lefts: list[str | None] = []
+    rights: list[str | None] = []
+    for a, b in pairs:
+        (one,) = joiner.draft.binder.types([("l", left.rel.columns)], [sql(sided(a, left, right))])
+        (two,) = joiner.draft.binder.types([("r", right.rel.columns)], [sql(sided(b, left, right))])
+        if one == two:
+            lefts.append(None)
+            rights.append(None)
+        elif "VARCHAR" in (one, two):
+            lefts.append(two if one == "VARCHAR" else None)
+            rights.append(one if two == "VARCHAR" else None)
+        else:
+            ((_, common),) = joiner.draft.binder.describe(f"SELECT CASE WHEN TRUE THEN NULL::{one} ELSE NULL::{two} END")
+            lefts.append(None if one == common else common)
+            rights.append(None if two == common else common)
+    return lefts, rights
+
+
+def _join_logs(
+    joiner: Joiner, left: Side, right: Side, pairs: list[Pair], residual: list[exp.Expression], needed: list[str], node: exp.Expression
+) -> Side:
+    keys, _ = joined_keys(left, right, pairs)
+    casts = key_casts(joiner, left, right, pairs)
+    wanted = list(dict.fromkeys([*needed, *names_in(residual)]))
+    left, left_keys = prepared(joiner, left, [a for a, _ in pairs], casts[0], wanted, "left")
+    right, right_keys = prepared(joiner, right, [b for _, b in pairs], casts[1], wanted, "right")
+    columns, items = _items(left, right, needed, False)
+    text = _text(residual, left, right)
+    check_condition(joiner.env, text, left, right, node)
+    updating = "updating" in (left.rel.changes, right.rel.changes)
+    rel = joiner.draft.add(
+        ir.Join, joiner.draft.name(joiner.hint, "join"), [left.rel, right.rel], columns, relation=joiner.env.relation,
+        where=joiner.env.text.at(node), unique=keys, fans_out=True, places=left.rel.places + right.rel.places,
+        changes="updating" if updating else "append-only",
+        left_keys=tuple(left_keys), right_keys=tuple(right_keys), residual=text, items=items,
+    )
+    return Side(rel, {n: n for n in rel.names()})
+
+
+def _keyed(
+    joiner: Joiner, left: Side, right: Side, how: str, pairs: list[Pair], residual: list[exp.Expression], needed: list[str], node: exp.Expression
+) -> Side:
+    keys, one = joined_keys(left, right, pairs)
+    if how in ("left", "semi", "anti") and (one or how != "left"):
+        keys = _inside_keys(left)
+    elif how in ("left", "full"):
+        keys = [a | b for a in _inside_keys(left) for b in _inside_keys(right)]
+    casts = key_casts(joiner, left, right, pairs)
+    wanted = list(dict.fromkeys([*needed, *names_in(residual)]))
+    left, left_keys = prepared(joiner, left, [a for a, _ in pairs], casts[0], wanted, "left")
+    right, right_keys = prepared(joiner, right, [b for _, b in pairs], casts[1], wanted, "right")
+    equalities: list[exp.Expression] = [
+        exp.EQ(this=quoted(a, "l"), expression=quoted(b, "r")) for a, b in zip(left_keys, right_keys, strict=True)
+    ]
+    text = _text([*equalities, *residual], left, right)
+    check_condition(joiner.env, text, left, right, node)
+    given = Side(right.rel, {}) if how in ("semi", "anti") else right
+    columns, items = _items(left, given, needed, how in ("left", "full"))
+    if how == "full":
+        columns = [Column(c.name, c.type, False, c.wide) for c in columns]
+    listed = ", ".join(f"{i.sql} AS {quote(i.name)}" for i in items)
+    if how in ("semi", "anti"):
+        word = "EXISTS" if how == "semi" else "NOT EXISTS"
+        query = f"SELECT {listed} FROM in0 AS l WHERE {word} (SELECT 1 FROM in1 AS r WHERE {text})"
+    else:
+        query = f"SELECT {listed} FROM in0 AS l {how.upper()} JOIN in1 AS r ON {text}"
+    name = joiner.draft.name(joiner.hint, f"{how}_join")
+    rel = joiner.draft.add(
+        ir.Keyed, name, [left.rel, right.rel], columns, relation=joiner.env.relation, where=joiner.env.text.at(node),
+        unique=keys, fans_out=True, places=1, changes="updating", keys=(tuple(left_keys), tuple(right_keys)), sql=query,
+    )
+    if not pairs:
+        word = f"{how.upper()} JOIN of two logs without an equality"
+        joiner.draft.recomputed.append(Recompute(name, word, joiner.env.text.at(node)))
+    return Side(rel, {n: n for n in rel.names()})
