@@ -1,4 +1,4 @@
-"""File sinks in their modes, by the rules for all sinks. Laws checked: L3, L4, L5, L10. Faults: SIGKILL, stale runner."""
+"""File sinks in their modes, by the rules for all sinks. Laws checked: L3, L4, L5, L10. Faults: SIGKILL, staleness."""
 
 from __future__ import annotations
 
