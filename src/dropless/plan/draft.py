@@ -167,7 +167,13 @@ class Draft:
         return rel
 
     def register(
-        self, kind: type[O], rel: Rel, inputs: Sequence[str], relation: str, where: Place | None, more: Mapping[str, Any]
+        self,
+        kind: type[O],
+        rel: Rel,
+        inputs: Sequence[str],
+        relation: str,
+        where: Place | None,
+        more: Mapping[str, Any],
     ) -> None:
         assert rel.operator not in self.operators, rel.operator
         assert all(i in self.operators for i in inputs), inputs

@@ -19,7 +19,9 @@ OUTER_MARK = "dropless_outer"
 
 def quoted(name: str, table: str | None = None) -> exp.Column:
     """A column by its exact name."""
-    return exp.column(exp.to_identifier(name, quoted=True), table=exp.to_identifier(table, quoted=False) if table else None)
+    return exp.column(
+        exp.to_identifier(name, quoted=True), table=exp.to_identifier(table, quoted=False) if table else None
+    )
 
 
 def reference(column: Column) -> exp.Expression:

@@ -21,12 +21,49 @@ from dropless.plan.query import ties
 if TYPE_CHECKING:
     from dropless.plan.select import Select
 
-INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"}
+INTEGERS = {
+    "TINYINT",
+    "SMALLINT",
+    "INTEGER",
+    "BIGINT",
+    "HUGEINT",
+    "UTINYINT",
+    "USMALLINT",
+    "UINTEGER",
+    "UBIGINT",
+    "UHUGEINT",
+}
 FLOATS = {"FLOAT", "DOUBLE"}
 ORDERED_TYPES = re.compile(r"^(VARCHAR|BOOLEAN|DATE|TIME|TIMESTAMP|DECIMAL|UUID|BLOB|INTERVAL)")
-UNORDERED = {"count", "count_star", "sum", "min", "max", "avg", "bool_and", "bool_or", "bit_and", "bit_or", "bit_xor",
-             "median", "quantile_cont", "quantile_disc", "stddev", "stddev_pop", "stddev_samp", "variance", "var_pop",
-             "var_samp", "product", "approx_count_distinct", "entropy", "kurtosis", "skewness", "count_if", "countif"}
+UNORDERED = {
+    "count",
+    "count_star",
+    "sum",
+    "min",
+    "max",
+    "avg",
+    "bool_and",
+    "bool_or",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "median",
+    "quantile_cont",
+    "quantile_disc",
+    "stddev",
+    "stddev_pop",
+    "stddev_samp",
+    "variance",
+    "var_pop",
+    "var_samp",
+    "product",
+    "approx_count_distinct",
+    "entropy",
+    "kurtosis",
+    "skewness",
+    "count_if",
+    "countif",
+}
 """Aggregates whose result does not depend on the order of rows (the floating ones to 1e-9)."""
 
 
@@ -71,7 +108,10 @@ def _sets(term: exp.Expression) -> list[list[exp.Expression]]:
         return parts
     if isinstance(term, exp.Rollup):
         return [[e for p in parts[:n] for e in p] for n in range(len(parts), -1, -1)]
-    return [[e for p, used in zip(parts, mask, strict=True) if used for e in p] for mask in product((True, False), repeat=len(parts))]
+    return [
+        [e for p, used in zip(parts, mask, strict=True) if used for e in p]
+        for mask in product((True, False), repeat=len(parts))
+    ]
 
 
 def _members(node: exp.Expression) -> list[exp.Expression]:
@@ -127,7 +167,9 @@ def _clauses(select: Select) -> list[exp.Expression]:
 
 
 def is_grouped(select: Select) -> bool:
-    return select.group is not None or select.having is not None or any(has_aggregate(select, e) for e in _clauses(select))
+    return (
+        select.group is not None or select.having is not None or any(has_aggregate(select, e) for e in _clauses(select))
+    )
 
 
 def inputs_of(select: Select) -> list[exp.Expression]:
@@ -345,7 +387,11 @@ def _plan_call(calls: Calls, node: exp.Expression, label: str | None, split: boo
         calls.after[node] = part("count_star", None, "BIGINT", label or "count")
         return
     if name in ("count_if", "countif"):
-        inner = calls.lift(exp.Coalesce(this=argument.copy(), expressions=[exp.false()]) if filtered else argument, "condition", "BOOLEAN")
+        inner = calls.lift(
+            exp.Coalesce(this=argument.copy(), expressions=[exp.false()]) if filtered else argument,
+            "condition",
+            "BOOLEAN",
+        )
         if filtered:
             inner = calls.lift(exp.and_(argument.copy(), condition.copy()), "condition", "BOOLEAN")  # type: ignore[union-attr]
         filtered = inner
@@ -403,8 +449,18 @@ def _plan_general(calls: Calls, node: exp.Expression, label: str | None) -> None
     calls.after[node] = exp.column(exp.to_identifier(name, quoted=True))
 
 
-STRUCTURE = (exp.Distinct, exp.Order, exp.Ordered, exp.Filter, exp.Where, exp.WithinGroup, exp.Limit, exp.IgnoreNulls,
-             exp.RespectNulls, exp.HavingMax)
+STRUCTURE = (
+    exp.Distinct,
+    exp.Order,
+    exp.Ordered,
+    exp.Filter,
+    exp.Where,
+    exp.WithinGroup,
+    exp.Limit,
+    exp.IgnoreNulls,
+    exp.RespectNulls,
+    exp.HavingMax,
+)
 
 
 def lift_arguments(node: exp.Expression, lift: object) -> exp.Expression:
@@ -413,7 +469,9 @@ def lift_arguments(node: exp.Expression, lift: object) -> exp.Expression:
 
     def walk(parent: exp.Expression) -> None:
         for child in list(parent.iter_expressions()):
-            if isinstance(child, STRUCTURE) or (child is parent.this and isinstance(parent, STRUCTURE) and _is_call(child)):
+            if isinstance(child, STRUCTURE) or (
+                child is parent.this and isinstance(parent, STRUCTURE) and _is_call(child)
+            ):
                 walk(child)
             elif next(columns_in(child), None) is not None:
                 child.replace(exp.column(exp.to_identifier(lift(child.copy()), quoted=True)))
@@ -472,23 +530,48 @@ def _grouped(select: Select, calls: Calls, keys: list[str], split: bool, suffix:
             kind = _call_type(calls, call)
             typed.append(kind)
         select.rel = select.draft.add(
-            ir.Aggregate, select.draft.name(select.hint, "aggregate"), [rel], [*key_columns, *typed],
-            relation=select.env.relation, where=where, changes="updating", places=1, fans_out=True,
-            unique=[frozenset(keys)], keys=tuple(keys), calls=tuple(calls.calls),
+            ir.Aggregate,
+            select.draft.name(select.hint, "aggregate"),
+            [rel],
+            [*key_columns, *typed],
+            relation=select.env.relation,
+            where=where,
+            changes="updating",
+            places=1,
+            fans_out=True,
+            unique=[frozenset(keys)],
+            keys=tuple(keys),
+            calls=tuple(calls.calls),
         )
         return
     extra = ties(rel)
     listed = [quote(k) for k in keys] + [f"{_general_sql(c, extra)} AS {quote(n)}" for n, _, c in calls.general]
     columns = [*key_columns, *(column(n, t) for n, t, _ in calls.general)]
-    listed = [f"CAST({text} AS {c.type}) AS {quote(c.name)}" if c.wide and i >= len(keys) else text
-              for i, (text, c) in enumerate(zip([*listed[: len(keys)], *(_general_sql(c, extra) for _, _, c in calls.general)], columns, strict=True))]
-    listed = [t if " AS " in t and t.endswith(quote(c.name)) else (t if i < len(keys) else f"{t} AS {quote(c.name)}")
-              for i, (t, c) in enumerate(zip(listed, columns, strict=True))]
+    listed = [
+        f"CAST({text} AS {c.type}) AS {quote(c.name)}" if c.wide and i >= len(keys) else text
+        for i, (text, c) in enumerate(
+            zip([*listed[: len(keys)], *(_general_sql(c, extra) for _, _, c in calls.general)], columns, strict=True)
+        )
+    ]
+    listed = [
+        t if " AS " in t and t.endswith(quote(c.name)) else (t if i < len(keys) else f"{t} AS {quote(c.name)}")
+        for i, (t, c) in enumerate(zip(listed, columns, strict=True))
+    ]
     by = f" GROUP BY {', '.join(quote(k) for k in keys)}" if keys else ""
     name = select.draft.name(select.hint, "aggregate")
     select.rel = select.draft.add(
-        ir.Keyed, name, [rel], columns, relation=select.env.relation, where=where, changes="updating", places=1,
-        fans_out=True, unique=[frozenset(keys)], keys=(tuple(keys),), sql=f"SELECT {', '.join(listed)} FROM in0{by}",
+        ir.Keyed,
+        name,
+        [rel],
+        columns,
+        relation=select.env.relation,
+        where=where,
+        changes="updating",
+        places=1,
+        fans_out=True,
+        unique=[frozenset(keys)],
+        keys=(tuple(keys),),
+        sql=f"SELECT {', '.join(listed)} FROM in0{by}",
     )
     if not keys:
         words = ", ".join(_parts(n)[0] for n in calls.after)
@@ -522,12 +605,20 @@ def _grouping_sets(select: Select, calls: Calls, key_names: dict[exp.Expression,
             items.append((name, reference(own.column(name)) if name in names else null))
         items += [(c.name, reference(c)) for c in own.columns if c.name not in names]
         items += [
-            (mark, exp.Literal.number(0 if name in names else 1)) for mark, name in zip(marks, key_names.values(), strict=True)
+            (mark, exp.Literal.number(0 if name in names else 1))
+            for mark, name in zip(marks, key_names.values(), strict=True)
         ]
         parts.append(select.project(items, "set", always=True))
     columns = [Column(c.name, c.type, False, c.wide) for c in parts[0].columns]
     key = [frozenset([*key_names.values(), *marks])]
     select.rel = select.draft.add(
-        ir.Union, select.draft.name(select.hint, "sets"), parts, columns, relation=select.env.relation,
-        where=select.env.text.at(select.node.args["group"]), unique=key, fans_out=True, changes="updating",
+        ir.Union,
+        select.draft.name(select.hint, "sets"),
+        parts,
+        columns,
+        relation=select.env.relation,
+        where=select.env.text.at(select.node.args["group"]),
+        unique=key,
+        fans_out=True,
+        changes="updating",
     )

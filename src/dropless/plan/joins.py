@@ -50,7 +50,10 @@ def read_from(node: exp.Select, env: Env, hint: str) -> list[Factor]:
     for factor in factors:
         if factor.alias.lower() in seen:
             raise env.refuse(
-                "plan.ambiguous_column", f'two relations in FROM are called "{factor.alias}"', factor.node, "give one an alias"
+                "plan.ambiguous_column",
+                f'two relations in FROM are called "{factor.alias}"',
+                factor.node,
+                "give one an alias",
             )
         seen.add(factor.alias.lower())
     return factors
@@ -78,17 +81,28 @@ def _joined(join: exp.Join, env: Env, hint: str) -> list[Factor]:
     factor.how, factor.on, factor.natural = how, join.args.get("on"), method == "NATURAL"
     factor.using = [i.name for i in join.args.get("using") or []]
     if factor.unnest is not None and (
-        how not in ("cross", "inner", "left") or not (factor.on is None or isinstance(factor.on, exp.Boolean))
+        how not in ("cross", "inner", "left")
+        or not (factor.on is None or isinstance(factor.on, exp.Boolean))
         or (how == "left")
     ):
-        raise env.refuse("plan.unsupported", f"{how.upper()} JOIN with unnest is not planned", join, "use a comma or CROSS JOIN before unnest")
+        raise env.refuse(
+            "plan.unsupported",
+            f"{how.upper()} JOIN with unnest is not planned",
+            join,
+            "use a comma or CROSS JOIN before unnest",
+        )
     return [factor, *_nested(join.this, env, hint)]
 
 
 def _factor(node: exp.Expression, env: Env, hint: str) -> Factor:
     alias = node.args.get("alias")
     names = [c.name for c in alias.args.get("columns") or []] if isinstance(alias, exp.TableAlias) else []
-    for clause, word in (("sample", "TABLESAMPLE"), ("pivots", "PIVOT"), ("ordinality", "WITH ORDINALITY"), ("offset", "WITH ORDINALITY")):
+    for clause, word in (
+        ("sample", "TABLESAMPLE"),
+        ("pivots", "PIVOT"),
+        ("ordinality", "WITH ORDINALITY"),
+        ("offset", "WITH ORDINALITY"),
+    ):
         if node.args.get(clause):
             raise env.refuse("plan.unsupported", f"{word} is not planned", node)
     match node:
@@ -98,27 +112,41 @@ def _factor(node: exp.Expression, env: Env, hint: str) -> Factor:
             raise _table_function(node, env)
         case exp.Subquery() if isinstance(node.this, (exp.Select, exp.SetOperation, exp.Subquery)):
             called = node.alias or "subquery"
-            rel = plan_query(node.unwrap() if isinstance(node.this, exp.Subquery) else node.this, env, f"{hint}.{called}")
+            rel = plan_query(
+                node.unwrap() if isinstance(node.this, exp.Subquery) else node.this, env, f"{hint}.{called}"
+            )
             rel = renamed(rel, names, env, f"{hint}.{called}", node)
             return Factor(called, rel, node, table=register(rel, env, f"{hint}.{called}").table)
         case exp.Unnest() if len(node.expressions) == 1:
-            return Factor(node.alias or "unnest", None, node, unnest=node.expressions[0], unnest_name=names[0] if names else "unnest")
+            return Factor(
+                node.alias or "unnest",
+                None,
+                node,
+                unnest=node.expressions[0],
+                unnest_name=names[0] if names else "unnest",
+            )
         case exp.Lateral() if isinstance(node.this, (exp.Explode, exp.Unnest)):
             inner = node.this.this if isinstance(node.this, exp.Explode) else node.this.expressions[0]
             return Factor(node.alias or "unnest", None, node, unnest=inner, unnest_name=names[0] if names else "unnest")
     word = "LATERAL" if isinstance(node, exp.Lateral) else node.key.upper()
-    raise env.refuse("plan.unsupported", f"{word} in FROM is not planned", node, "make it a transform or a source of its own")
+    raise env.refuse(
+        "plan.unsupported", f"{word} in FROM is not planned", node, "make it a transform or a source of its own"
+    )
 
 
 def _relation(node: exp.Table, names: list[str], env: Env, hint: str) -> Factor:
     if node.args.get("db"):
         raise env.refuse(
-            "plan.unknown_relation", f'"{sql(node)}" names a schema; a transform reads sources and transforms by their name',
-            node, did_you_mean(node.name, env.tables),
+            "plan.unknown_relation",
+            f'"{sql(node)}" names a schema; a transform reads sources and transforms by their name',
+            node,
+            did_you_mean(node.name, env.tables),
         )
     named = env.tables.get(node.name.lower())
     if named is None:
-        raise env.refuse("plan.unknown_relation", f'there is no relation "{node.name}"', node, did_you_mean(node.name, env.tables))
+        raise env.refuse(
+            "plan.unknown_relation", f'there is no relation "{node.name}"', node, did_you_mean(node.name, env.tables)
+        )
     rel = renamed(named.rel, names, env, hint, node)
     return Factor(node.alias or node.name, rel, node, table=named.table)
 
@@ -127,10 +155,14 @@ def _table_function(node: exp.Table, env: Env) -> Exception:
     name = (node.this.name if isinstance(node.this, exp.Anonymous) else node.this.key).lower()
     if name in WINDOW_TABLES:
         return env.refuse(
-            "plan.unsupported", f"the event-time window {name}(...) is not planned yet", node,
+            "plan.unsupported",
+            f"the event-time window {name}(...) is not planned yet",
+            node,
             "group by time_bucket(INTERVAL ..., column), which keeps every window open",
         )
-    return env.refuse("plan.unsupported", f"the table function {name}(...) is not planned", node, "declare what it reads as a source")
+    return env.refuse(
+        "plan.unsupported", f"the table function {name}(...) is not planned", node, "declare what it reads as a source"
+    )
 
 
 def scope_of(factors: list[Factor], env: Env, outer: Scope | None) -> Scope:
@@ -149,7 +181,12 @@ def scope_of(factors: list[Factor], env: Env, outer: Scope | None) -> Scope:
         _using(factor, before, scope, env)
         if factor.on is not None and factor.unnest is None:
             if next(factor.on.find_all(exp.Query), None) is not None:
-                raise env.refuse("plan.unsupported", "a subquery in ON is not planned", factor.on, "move it to WHERE, or to a CTE that is joined")
+                raise env.refuse(
+                    "plan.unsupported",
+                    "a subquery in ON is not planned",
+                    factor.on,
+                    "move it to WHERE, or to a CTE that is joined",
+                )
             factor.conditions += [scope.resolve(c) for c in conjuncts(factor.on)]
         if factor.how in ("semi", "anti"):
             scope.sources.pop()
@@ -223,7 +260,12 @@ def expand_star(item: exp.Expression, select: object) -> list[tuple[str, exp.Exp
     if isinstance(item, exp.Column) and item.table:
         source = scope.source(item.table)
         if source is None:
-            raise env.refuse("plan.unknown_relation", f'there is no relation "{item.table}" in FROM', item, did_you_mean(item.table, [s.alias for s in sources]))
+            raise env.refuse(
+                "plan.unknown_relation",
+                f'there is no relation "{item.table}" in FROM',
+                item,
+                did_you_mean(item.table, [s.alias for s in sources]),
+            )
         sources = [source]
     left_out = _folded(star.args.get("except_"))
     replaced = {r.alias.lower(): r.this for r in star.args.get("replace") or []}
@@ -325,7 +367,10 @@ def _equality(condition: exp.Expression, done: list[Factor], new: Factor) -> boo
     node = unparen(condition)
     if not isinstance(node, exp.EQ):
         return False
-    sides = [{(_owner(n, [*done, new]) or Factor("", None, node)).alias for n in names_in([s])} for s in (node.this, node.expression)]
+    sides = [
+        {(_owner(n, [*done, new]) or Factor("", None, node)).alias for n in names_in([s])}
+        for s in (node.this, node.expression)
+    ]
     old = {f.alias for f in done}
     return any(a == {new.alias} and b and b <= old for a, b in (sides, sides[::-1]))
 
@@ -343,7 +388,12 @@ class Joiner:
     def run(self) -> Rel:
         first, *rest = self.factors
         if first.rel is None:
-            raise self.env.refuse("plan.unsupported", "unnest alone in FROM is not planned", first.node, "read from a relation, then unnest its column")
+            raise self.env.refuse(
+                "plan.unsupported",
+                "unnest alone in FROM is not planned",
+                first.node,
+                "read from a relation, then unnest its column",
+            )
         assert first.source is not None
         side = Side(first.rel, {first.source.inside[c.name]: c.name for c in first.rel.columns})
         for number, factor in enumerate(rest):
@@ -400,7 +450,13 @@ class Joiner:
 
 
 def combine(
-    joiner: Joiner, left: Side, right: Side, how: str, conditions: list[exp.Expression], needed: list[str], node: exp.Expression
+    joiner: Joiner,
+    left: Side,
+    right: Side,
+    how: str,
+    conditions: list[exp.Expression],
+    needed: list[str],
+    node: exp.Expression,
 ) -> Side:
     """Adds the operator that joins two sides and returns the joined side, under inside names."""
     if left.rel.table and not right.rel.table and how == "inner":
@@ -409,7 +465,9 @@ def combine(
         return _lookup(joiner, left, right, how, conditions, needed, node)
     if left.rel.table != right.rel.table:
         raise joiner.env.refuse(
-            "plan.unsupported", f"{how.upper()} JOIN that keeps rows of a table beside a log is not planned", node,
+            "plan.unsupported",
+            f"{how.upper()} JOIN that keeps rows of a table beside a log is not planned",
+            node,
             "turn the join round so that the log is kept, or read the table as a log",
         )
     pairs, residual = split_equalities(conditions, left, right)
@@ -421,7 +479,9 @@ def combine(
 Pair = tuple[exp.Expression, exp.Expression]
 
 
-def split_equalities(conditions: list[exp.Expression], left: Side, right: Side) -> tuple[list[Pair], list[exp.Expression]]:
+def split_equalities(
+    conditions: list[exp.Expression], left: Side, right: Side
+) -> tuple[list[Pair], list[exp.Expression]]:
     """The equalities between the sides as (left, right), and the other conditions."""
     pairs: list[Pair] = []
     residual: list[exp.Expression] = []
@@ -438,7 +498,9 @@ def split_equalities(conditions: list[exp.Expression], left: Side, right: Side) 
     return pairs, residual
 
 
-def sided(node: exp.Expression, left: Side, right: Side, left_alias: str = "l", right_alias: str = "r") -> exp.Expression:
+def sided(
+    node: exp.Expression, left: Side, right: Side, left_alias: str = "l", right_alias: str = "r"
+) -> exp.Expression:
     """The expression over the two sides' columns, as `l` and `r`."""
     holder = exp.Paren(this=node.copy())
     for column in list(holder.find_all(exp.Column)):
@@ -487,7 +549,13 @@ def joined_keys(left: Side, right: Side, pairs: list[Pair]) -> tuple[list[Key], 
 
 
 def _lookup(
-    joiner: Joiner, left: Side, right: Side, how: str, conditions: list[exp.Expression], needed: list[str], node: exp.Expression
+    joiner: Joiner,
+    left: Side,
+    right: Side,
+    how: str,
+    conditions: list[exp.Expression],
+    needed: list[str],
+    node: exp.Expression,
 ) -> Side:
     pairs, _ = split_equalities(conditions, left, right)
     keys, one = joined_keys(left, right, pairs)
@@ -503,9 +571,18 @@ def _lookup(
     text = _text(conditions, left, right)
     check_condition(joiner.env, text, left, right, node)
     rel = joiner.draft.add(
-        ir.Lookup, joiner.draft.name(joiner.hint, "lookup"), [left.rel, right.rel], columns, relation=joiner.env.relation,
-        where=joiner.env.text.at(node), unique=keys, fans_out=left.rel.fans_out or not one, changes=left.rel.changes,
-        how=how, condition=text, items=items,
+        ir.Lookup,
+        joiner.draft.name(joiner.hint, "lookup"),
+        [left.rel, right.rel],
+        columns,
+        relation=joiner.env.relation,
+        where=joiner.env.text.at(node),
+        unique=keys,
+        fans_out=left.rel.fans_out or not one,
+        changes=left.rel.changes,
+        how=how,
+        condition=text,
+        items=items,
     )
     return Side(rel, {n: n for n in rel.names()})
 
@@ -522,7 +599,9 @@ def check_condition(env: Env, text: str, left: Side, right: Side, node: exp.Expr
         raise env.refuse("plan.type", message(error)[0], node) from error
 
 
-def prepared(joiner: Joiner, side: Side, keys: list[exp.Expression], casts: list[str | None], needed: list[str], kind: str) -> tuple[Side, list[str]]:
+def prepared(
+    joiner: Joiner, side: Side, keys: list[exp.Expression], casts: list[str | None], needed: list[str], kind: str
+) -> tuple[Side, list[str]]:
     """The side with only the columns that are needed and one column for each key expression, and those columns' names."""
     from dropless.plan.select import Select
 
@@ -584,14 +663,22 @@ def key_casts(joiner: Joiner, left: Side, right: Side, pairs: list[Pair]) -> tup
             lefts.append(two if one == "VARCHAR" else None)
             rights.append(one if two == "VARCHAR" else None)
         else:
-            ((_, common),) = joiner.draft.binder.describe(f"SELECT CASE WHEN TRUE THEN NULL::{one} ELSE NULL::{two} END")
+            ((_, common),) = joiner.draft.binder.describe(
+                f"SELECT CASE WHEN TRUE THEN NULL::{one} ELSE NULL::{two} END"
+            )
             lefts.append(None if one == common else common)
             rights.append(None if two == common else common)
     return lefts, rights
 
 
 def _join_logs(
-    joiner: Joiner, left: Side, right: Side, pairs: list[Pair], residual: list[exp.Expression], needed: list[str], node: exp.Expression
+    joiner: Joiner,
+    left: Side,
+    right: Side,
+    pairs: list[Pair],
+    residual: list[exp.Expression],
+    needed: list[str],
+    node: exp.Expression,
 ) -> Side:
     keys, _ = joined_keys(left, right, pairs)
     casts = key_casts(joiner, left, right, pairs)
@@ -603,16 +690,33 @@ def _join_logs(
     check_condition(joiner.env, text, left, right, node)
     updating = "updating" in (left.rel.changes, right.rel.changes)
     rel = joiner.draft.add(
-        ir.Join, joiner.draft.name(joiner.hint, "join"), [left.rel, right.rel], columns, relation=joiner.env.relation,
-        where=joiner.env.text.at(node), unique=keys, fans_out=True, places=left.rel.places + right.rel.places,
+        ir.Join,
+        joiner.draft.name(joiner.hint, "join"),
+        [left.rel, right.rel],
+        columns,
+        relation=joiner.env.relation,
+        where=joiner.env.text.at(node),
+        unique=keys,
+        fans_out=True,
+        places=left.rel.places + right.rel.places,
         changes="updating" if updating else "append-only",
-        left_keys=tuple(left_keys), right_keys=tuple(right_keys), residual=text, items=items,
+        left_keys=tuple(left_keys),
+        right_keys=tuple(right_keys),
+        residual=text,
+        items=items,
     )
     return Side(rel, {n: n for n in rel.names()})
 
 
 def _keyed(
-    joiner: Joiner, left: Side, right: Side, how: str, pairs: list[Pair], residual: list[exp.Expression], needed: list[str], node: exp.Expression
+    joiner: Joiner,
+    left: Side,
+    right: Side,
+    how: str,
+    pairs: list[Pair],
+    residual: list[exp.Expression],
+    needed: list[str],
+    node: exp.Expression,
 ) -> Side:
     keys, one = joined_keys(left, right, pairs)
     if how in ("left", "semi", "anti") and (one or how != "left"):
@@ -640,8 +744,18 @@ def _keyed(
         query = f"SELECT {listed} FROM in0 AS l {how.upper()} JOIN in1 AS r ON {text}"
     name = joiner.draft.name(joiner.hint, f"{how}_join")
     rel = joiner.draft.add(
-        ir.Keyed, name, [left.rel, right.rel], columns, relation=joiner.env.relation, where=joiner.env.text.at(node),
-        unique=keys, fans_out=True, places=1, changes="updating", keys=(tuple(left_keys), tuple(right_keys)), sql=query,
+        ir.Keyed,
+        name,
+        [left.rel, right.rel],
+        columns,
+        relation=joiner.env.relation,
+        where=joiner.env.text.at(node),
+        unique=keys,
+        fans_out=True,
+        places=1,
+        changes="updating",
+        keys=(tuple(left_keys), tuple(right_keys)),
+        sql=query,
     )
     if not pairs:
         word = f"{how.upper()} JOIN of two logs without an equality"

@@ -69,7 +69,9 @@ def with_ctes(node: exp.Expression, env: Env, hint: str) -> tuple[exp.Expression
     if with_ is None:
         return node, env
     if with_.args.get("recursive"):
-        raise env.refuse("plan.unsupported", "WITH RECURSIVE is not planned", with_, "unroll it, or use a Python transform")
+        raise env.refuse(
+            "plan.unsupported", "WITH RECURSIVE is not planned", with_, "unroll it, or use a Python transform"
+        )
     for cte in with_.expressions:
         name = cte.alias
         rel = plan_query(cte.this, env, f"{hint}.{name}")
@@ -103,8 +105,14 @@ def rename_to(rel: Rel, names: list[str], env: Env, hint: str, node: exp.Express
     items = tuple(ir.Item(n, quote(c.name), c.type) for c, n in zip(rel.columns, names, strict=True))
     now = {c.name: [n] for c, n in zip(rel.columns, names, strict=True)}
     return env.draft.add(
-        ir.Project, env.draft.name(hint, "rename"), [rel], columns, relation=env.relation, where=env.text.at(node),
-        unique=rename_keys(rel.keys, now), items=items,
+        ir.Project,
+        env.draft.name(hint, "rename"),
+        [rel],
+        columns,
+        relation=env.relation,
+        where=env.text.at(node),
+        unique=rename_keys(rel.keys, now),
+        items=items,
     )
 
 
@@ -185,8 +193,16 @@ def _union(node: exp.Union, left: Rel, right: Rel, env: Env, hint: str) -> Rel:
     where = env.text.at(node)
     updating = "updating" if "updating" in (left.changes, right.changes) else "append-only"
     rel = env.draft.add(
-        ir.Union, env.draft.name(hint, "union"), [left, right], left.columns, relation=env.relation, where=where,
-        changes=updating, unique=(), places=max(left.places, right.places), fans_out=True,
+        ir.Union,
+        env.draft.name(hint, "union"),
+        [left, right],
+        left.columns,
+        relation=env.relation,
+        where=where,
+        changes=updating,
+        unique=(),
+        places=max(left.places, right.places),
+        fans_out=True,
     )
     if node.args.get("distinct"):
         rel = distinct(rel, env, hint, node)
@@ -197,20 +213,36 @@ def distinct(rel: Rel, env: Env, hint: str, node: exp.Expression | None) -> Rel:
     """The relation without duplicate rows."""
     everything: Key = frozenset(rel.names())
     return env.draft.add(
-        ir.Distinct, env.draft.name(hint, "distinct"), [rel], rel.columns, relation=env.relation,
-        where=env.text.at(node), unique=[*rel.keys, everything],
+        ir.Distinct,
+        env.draft.name(hint, "distinct"),
+        [rel],
+        rel.columns,
+        relation=env.relation,
+        where=env.text.at(node),
+        unique=[*rel.keys, everything],
     )
 
 
 def _intersect_or_except(node: exp.SetOperation, left: Rel, right: Rel, env: Env, hint: str) -> Rel:
     names = left.names()
     listed = ", ".join(quote(n) for n in names)
-    word = ("INTERSECT" if isinstance(node, exp.Intersect) else "EXCEPT") + ("" if node.args.get("distinct") else " ALL")
+    word = ("INTERSECT" if isinstance(node, exp.Intersect) else "EXCEPT") + (
+        "" if node.args.get("distinct") else " ALL"
+    )
     unique = [frozenset(names)] if node.args.get("distinct") else list(left.keys)
     return env.draft.add(
-        ir.Keyed, env.draft.name(hint, word.split()[0].lower()), [left, right], left.columns, relation=env.relation,
-        where=env.text.at(node), changes="updating", places=1, fans_out=True, unique=unique,
-        keys=(tuple(names), tuple(names)), sql=f"SELECT {listed} FROM in0 {word} SELECT {listed} FROM in1",
+        ir.Keyed,
+        env.draft.name(hint, word.split()[0].lower()),
+        [left, right],
+        left.columns,
+        relation=env.relation,
+        where=env.text.at(node),
+        changes="updating",
+        places=1,
+        fans_out=True,
+        unique=unique,
+        keys=(tuple(names), tuple(names)),
+        sql=f"SELECT {listed} FROM in0 {word} SELECT {listed} FROM in1",
     )
 
 
@@ -224,12 +256,16 @@ def _as_columns(rel: Rel, columns: list[Column], env: Env, hint: str, node: exp.
     for have, want in zip(rel.columns, columns, strict=True):
         text = quote(have.name) if have.type == want.type else f"CAST({quote(have.name)} AS {want.type})"
         items.append(ir.Item(want.name, text, want.type))
-    now = {
-        a.name: [b.name] if a.type == b.type else [] for a, b in zip(rel.columns, columns, strict=True)
-    }
+    now = {a.name: [b.name] if a.type == b.type else [] for a, b in zip(rel.columns, columns, strict=True)}
     return env.draft.add(
-        ir.Project, env.draft.name(hint, "align"), [rel], columns, relation=env.relation, where=env.text.at(node),
-        unique=rename_keys(rel.keys, now), items=tuple(items),
+        ir.Project,
+        env.draft.name(hint, "align"),
+        [rel],
+        columns,
+        relation=env.relation,
+        where=env.text.at(node),
+        unique=rename_keys(rel.keys, now),
+        items=tuple(items),
     )
 
 
@@ -253,8 +289,14 @@ def _by_name(node: exp.SetOperation, env: Env, hint: str) -> tuple[Rel, Rel]:
         now = {c.name: [names[c.name.lower()]] for c in side.columns}
         filled.append(
             env.draft.add(
-                ir.Project, env.draft.name(hint, "by_name"), [side], columns, relation=env.relation,
-                where=env.text.at(node), unique=rename_keys(side.keys, now), items=tuple(items),
+                ir.Project,
+                env.draft.name(hint, "by_name"),
+                [side],
+                columns,
+                relation=env.relation,
+                where=env.text.at(node),
+                unique=rename_keys(side.keys, now),
+                items=tuple(items),
             )
         )
     return filled[0], filled[1]
@@ -284,7 +326,12 @@ def _output_order(node: exp.Expression, rel: Rel, env: Env) -> list[exp.Expressi
 
 
 def limit(
-    rel: Rel, env: Env, hint: str, node: exp.Expression, order: list[exp.Expression], visible: list[Column] | None = None
+    rel: Rel,
+    env: Env,
+    hint: str,
+    node: exp.Expression,
+    order: list[exp.Expression],
+    visible: list[Column] | None = None,
 ) -> Rel:
     """The first rows by `order` (over the relation's columns); a plain ORDER BY is dropped with a note.
 
@@ -304,7 +351,9 @@ def limit(
     if isinstance(count, exp.Fetch) or (count is not None and not _number(count.expression)):
         raise env.refuse("plan.unsupported", "LIMIT must be a plain number of rows", count, "write LIMIT with a number")
     if offset is not None and not _number(offset.expression):
-        raise env.refuse("plan.unsupported", "OFFSET must be a plain number of rows", offset, "write OFFSET with a number")
+        raise env.refuse(
+            "plan.unsupported", "OFFSET must be a plain number of rows", offset, "write OFFSET with a number"
+        )
     visible = visible if visible is not None else list(rel.columns)
     terms = [t.sql(dialect="duckdb", comments=False) for t in order] + ties(rel)
     tail = f" LIMIT {count.expression.name}" if count is not None else ""
@@ -312,9 +361,18 @@ def limit(
     listed = ", ".join(quote(c.name) for c in visible)
     unique = [*rel.keys, frozenset[str]()] if count is not None and count.expression.name == "1" else list(rel.keys)
     return env.draft.add(
-        ir.Keyed, env.draft.name(hint, "limit"), [rel], visible, relation=env.relation, where=env.text.at(count or offset),
-        changes="updating", places=1, unique=unique, fans_out=True,
-        keys=((),), sql=f"SELECT {listed} FROM in0 ORDER BY {', '.join(terms)}{tail}",
+        ir.Keyed,
+        env.draft.name(hint, "limit"),
+        [rel],
+        visible,
+        relation=env.relation,
+        where=env.text.at(count or offset),
+        changes="updating",
+        places=1,
+        unique=unique,
+        fans_out=True,
+        keys=((),),
+        sql=f"SELECT {listed} FROM in0 ORDER BY {', '.join(terms)}{tail}",
     )
 
 

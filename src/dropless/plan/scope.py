@@ -35,9 +35,7 @@ def inside_names(sources: Iterable[tuple[str, tuple[Column, ...]]]) -> list[Sour
         for column in columns:
             seen[column.name.lower()] = seen.get(column.name.lower(), 0) + 1
     return [
-        Source(
-            alias, columns, {c.name: c.name if seen[c.name.lower()] == 1 else f"{alias}.{c.name}" for c in columns}
-        )
+        Source(alias, columns, {c.name: c.name if seen[c.name.lower()] == 1 else f"{alias}.{c.name}" for c in columns})
         for alias, columns in sources
     ]
 
@@ -104,7 +102,9 @@ class Scope:
 
     def _unknown(self, node: exp.Expression, name: str, known: list[str], part: str) -> None:
         self.problems.append(
-            problem("plan.unknown_column", f'there is no column "{name}"', self.text.at(node), did_you_mean(part, known))
+            problem(
+                "plan.unknown_column", f'there is no column "{name}"', self.text.at(node), did_you_mean(part, known)
+            )
         )
 
     def resolve(

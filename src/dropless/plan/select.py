@@ -12,12 +12,22 @@ import duckdb
 from sqlglot import exp
 
 from dropless.connect.api import AT
-from dropless.errors import problem
 from dropless.plan import grouping, ir, joins, windows
 from dropless.plan.bind import message, quote
-from dropless.plan.draft import WIDE, Column, Key, Rel, column, rename_keys
-from dropless.plan.expr import bare, conjunction, conjuncts, literal_equality, names_in, reference, rewrite, sql, unparen
-from dropless.plan.query import Env, describe, distinct, limit, ties
+from dropless.plan.draft import WIDE, Column, Key, Refuse, Rel, column, rename_keys
+from dropless.plan.expr import (
+    bare,
+    conjunction,
+    conjuncts,
+    literal_equality,
+    names_in,
+    quoted,
+    reference,
+    rewrite,
+    sql,
+    unparen,
+)
+from dropless.plan.query import Env, describe, distinct, distinct_names, limit, ties
 from dropless.plan.scope import Scope
 from dropless.plan.subqueries import Pending, attach, take_out
 
@@ -69,17 +79,23 @@ class Select:
             self.order = [self._read_order(o, aliases) for o in self._order_terms()]
         self.distinct_on = [self._by_number(e, aliases) for e in self._distinct_on()]
         if self.scope.problems:
-            from dropless.plan.draft import Refuse
-
             raise Refuse(*dict.fromkeys(self.scope.problems))
 
     def _refuse_what_is_not_planned(self) -> None:
-        for clause, word in (("laterals", "LATERAL VIEW"), ("pivots", "PIVOT"), ("into", "SELECT INTO"), ("sample", "USING SAMPLE")):
+        for clause, word in (
+            ("laterals", "LATERAL VIEW"),
+            ("pivots", "PIVOT"),
+            ("into", "SELECT INTO"),
+            ("sample", "USING SAMPLE"),
+        ):
             if self.node.args.get(clause):
                 raise self.env.refuse("plan.unsupported", f"{word} is not planned", self.node)
         if self.node.args.get("from_") is None:
             raise self.env.refuse(
-                "plan.unsupported", "a SELECT without FROM is not planned", self.node, "read from a source or a transform"
+                "plan.unsupported",
+                "a SELECT without FROM is not planned",
+                self.node,
+                "read from a source or a transform",
             )
 
     def resolve(
@@ -97,12 +113,14 @@ class Select:
                 continue
             inner = item.this if isinstance(item, exp.Alias) else item
             if next(inner.find_all(exp.Columns), None) is not None:
-                raise self.env.refuse("plan.unsupported", "COLUMNS(...) is not planned", item, "name the columns, or use * EXCLUDE")
+                raise self.env.refuse(
+                    "plan.unsupported", "COLUMNS(...) is not planned", item, "name the columns, or use * EXCLUDE"
+                )
             resolved = self.resolve(inner, aliases)
             name = item.alias if isinstance(item, exp.Alias) else ""
             if name:
                 aliases.setdefault(name.lower(), resolved)
-            self.items.append((name or _own_name(inner), resolved))
+            self.items.append((name, resolved))
         return aliases
 
     def _order_terms(self) -> list[exp.Expression]:
@@ -171,8 +189,14 @@ class Select:
         fixed = {n for c in conditions if (n := literal_equality(c))}
         keys: list[Key] = [k - fixed for k in self.rel.keys]
         self.rel = self.draft.add(
-            ir.Filter, self.draft.name(self.hint, kind), [self.rel], self.rel.columns, relation=self.env.relation,
-            where=self.env.text.at(conditions[0]), unique=keys, condition=conjunction(conditions),
+            ir.Filter,
+            self.draft.name(self.hint, kind),
+            [self.rel],
+            self.rel.columns,
+            relation=self.env.relation,
+            where=self.env.text.at(conditions[0]),
+            unique=keys,
+            condition=conjunction(conditions),
         )
 
     def check_types(self, expressions: Iterable[exp.Expression]) -> list[str]:
@@ -189,9 +213,7 @@ class Select:
                     raise self.env.refuse("plan.type", message(own)[0], each) from own
             raise self.env.refuse("plan.type", message(error)[0], self.node) from error
 
-    def project(
-        self, items: list[Named], kind: str, wanted: list[str] | None = None, always: bool = False
-    ) -> Rel:
+    def project(self, items: list[Named], kind: str, wanted: list[str] | None = None, always: bool = False) -> Rel:
         """The relation of these named expressions, by a Project unless it would change nothing.
 
         `wanted` are the types to give out, where they are settled already.
@@ -217,11 +239,21 @@ class Select:
                 col, text = column(name, want, col.required), f"CAST({text} AS {column(name, want).type})"
             columns.append(col)
             listed.append(ir.Item(name, text, col.type))
-        if not always and columns == list(self.rel.columns) and all(quote(c.name) == i.sql for c, i in zip(columns, listed, strict=True)):
+        if (
+            not always
+            and columns == list(self.rel.columns)
+            and all(quote(c.name) == i.sql for c, i in zip(columns, listed, strict=True))
+        ):
             return self.rel
         self.rel = self.draft.add(
-            ir.Project, self.draft.name(self.hint, kind), [self.rel], columns, relation=self.env.relation,
-            where=self.env.text.at(self.node), unique=rename_keys(self.rel.keys, now), items=tuple(listed),
+            ir.Project,
+            self.draft.name(self.hint, kind),
+            [self.rel],
+            columns,
+            relation=self.env.relation,
+            where=self.env.text.at(self.node),
+            unique=rename_keys(self.rel.keys, now),
+            items=tuple(listed),
         )
         return self.rel
 
@@ -251,7 +283,9 @@ class Select:
         for node in found:
             argument = node.this if isinstance(node, exp.Explode) else node.expressions[0]
             if (isinstance(node, exp.Explode) and node.args.get("expressions")) or len(node.expressions) > 1:
-                raise self.env.refuse("plan.unsupported", "unnest with options is not planned", node, "unnest one list, without recursive")
+                raise self.env.refuse(
+                    "plan.unsupported", "unnest with options is not planned", node, "unnest one list, without recursive"
+                )
             name = self.free("unnested", [*taken, *names.values()])
             names[node] = name
             lists.append((name, argument))
@@ -265,31 +299,49 @@ class Select:
         named = [n for n, _ in lists]
         keep = [n for n in names_in(self.rest()) if n in self.rel.names() and n not in named]
         self.project([(n, reference(self.rel.column(n))) for n in keep] + lists, "lists")
-        types = self.check_types([exp.Anonymous(this="unnest", expressions=[reference(self.rel.column(n))]) for n in named])
+        types = self.check_types(
+            [exp.Anonymous(this="unnest", expressions=[reference(self.rel.column(n))]) for n in named]
+        )
         hidden = [f"{AT[:-1]}{i}" for i in range(self.rel.places)] + (["__w"] if self.rel.changes == "updating" else [])
         parts = [quote(n) for n in keep] + [f"unnest({quote(n)}) AS {quote(n)}" for n in named] + hidden
         columns = [self.rel.column(n) for n in keep] + [column(n, t) for n, t in zip(named, types, strict=True)]
         self.rel = self.draft.add(
-            ir.Unnest, self.draft.name(self.hint, "unnest"), [self.rel], columns, relation=self.env.relation,
-            where=self.env.text.at(self.node), unique=(), fans_out=True, sql=f"SELECT {', '.join(parts)} FROM in0",
+            ir.Unnest,
+            self.draft.name(self.hint, "unnest"),
+            [self.rel],
+            columns,
+            relation=self.env.relation,
+            where=self.env.text.at(self.node),
+            unique=(),
+            fans_out=True,
+            sql=f"SELECT {', '.join(parts)} FROM in0",
         )
 
     # ------------------------------------------------ the list, DISTINCT, LIMIT
 
     def _finish(self, described: list[tuple[str, str]]) -> Rel:
         assert len(described) == len(self.items), (described, self.items)
-        items = [(name, node) for (name, _), (_, node) in zip(described, self.items, strict=True)]
+        items = self._named(described)
         types = [kind for _, kind in described]
         extra, order, on = self._extra(items)
         visible = len(items)
-        rel = self.project(items + extra, "" if not extra else "ordered", types + [None] * len(extra) if extra else types)  # type: ignore[list-item]
+        rel = self.project(
+            items + extra, "" if not extra else "ordered", types + [None] * len(extra) if extra else types
+        )  # type: ignore[list-item]
         if on:
             return self._keep_first(rel, visible, order, on)
         if self.node.args.get("distinct"):
             if extra:
-                raise self.env.refuse("plan.unsupported", "ORDER BY of SELECT DISTINCT must name its columns", self.node)
+                raise self.env.refuse(
+                    "plan.unsupported", "ORDER BY of SELECT DISTINCT must name its columns", self.node
+                )
             rel = distinct(rel, self.env, self.hint, self.node)
         return limit(rel, self.env, self.hint, self.node, order, list(rel.columns[:visible]))
+
+    def _named(self, described: list[tuple[str, str]]) -> list[Named]:
+        """The items under their names: the user's where one is written, else DuckDB's; a name that repeats is numbered."""
+        names = [own or given for (own, _), (given, _) in zip(self.items, described, strict=True)]
+        return list(zip(distinct_names(names), (node for _, node in self.items), strict=True))
 
     def _extra(self, items: list[Named]) -> tuple[list[Named], list[exp.Expression], list[str]]:
         """Columns that only the order needs, the order over output columns, and the columns of DISTINCT ON."""
@@ -297,7 +349,6 @@ class Select:
         for name, node in items:
             by_expression.setdefault(unparen(node), name)
         extra: list[Named] = []
-        from dropless.plan.expr import quoted
 
         def output(node: exp.Expression) -> str:
             node = unparen(node)
@@ -321,24 +372,24 @@ class Select:
         listed = ", ".join(quote(c.name) for c in columns)
         keyed = ", ".join(quote(n) for n in on)
         rel = self.draft.add(
-            ir.Keyed, self.draft.name(self.hint, "first"), [rel], columns, relation=self.env.relation,
-            where=self.env.text.at(self.node), changes="updating", places=1, fans_out=True,
-            unique=[*rel.keys, frozenset(on)], keys=(tuple(on),),
+            ir.Keyed,
+            self.draft.name(self.hint, "first"),
+            [rel],
+            columns,
+            relation=self.env.relation,
+            where=self.env.text.at(self.node),
+            changes="updating",
+            places=1,
+            fans_out=True,
+            unique=[*rel.keys, frozenset(on)],
+            keys=(tuple(on),),
             sql=f"SELECT DISTINCT ON ({keyed}) {listed} FROM in0 ORDER BY {', '.join(terms)}",
         )
         if self.node.args.get("limit") or self.node.args.get("offset"):
             kept = [t for t in order if t.this.name in rel.names()]
             if len(kept) < len(order):
-                raise self.env.refuse("plan.unsupported", "LIMIT of DISTINCT ON must be ordered by its columns", self.node)
+                raise self.env.refuse(
+                    "plan.unsupported", "LIMIT of DISTINCT ON must be ordered by its columns", self.node
+                )
             return limit(rel, self.env, self.hint, self.node, kept)
         return rel
-
-
-def _own_name(node: exp.Expression) -> str:
-    """The name of an item that is a column; the binder names the others."""
-    return node.name if isinstance(node, exp.Column) else ""
-
-
-def note(env: Env, message_: str, node: exp.Expression | None) -> None:
-    """Something worth knowing that is no problem."""
-    env.draft.notes.append(problem("plan.note", message_, env.text.at(node)))

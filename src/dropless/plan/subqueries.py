@@ -48,7 +48,12 @@ def take_out(select: Select, node: exp.Expression) -> exp.Expression:
     holder = exp.Paren(this=node.copy())
     while (found := _topmost(holder)) is not None:
         if isinstance(found, (exp.All, exp.Any)):
-            raise select.env.refuse("plan.unsupported", f"{found.key.upper()} (SELECT ...) is not planned", found, "use IN, EXISTS, min or max")
+            raise select.env.refuse(
+                "plan.unsupported",
+                f"{found.key.upper()} (SELECT ...) is not planned",
+                found,
+                "use IN, EXISTS, min or max",
+            )
         name = select.free("subquery", [*select.pending, *(i for s in select.scope.sources for i in s.inside.values())])
         pending = _plan(select, found, name)
         select.pending[name] = pending
@@ -86,7 +91,9 @@ def _plan(select: Select, node: exp.Expression, name: str) -> Pending:
     return _scalar(select, node, name, hint)
 
 
-def _inner(select: Select, node: exp.Expression, hint: str) -> tuple[Select | None, Env, exp.Expression, list[exp.Expression]]:
+def _inner(
+    select: Select, node: exp.Expression, hint: str
+) -> tuple[Select | None, Env, exp.Expression, list[exp.Expression]]:
     """The subquery read as a SELECT (None: it is none), its env and tree, and its conditions that reach outside."""
     from dropless.plan.select import Select
 
@@ -105,7 +112,10 @@ def _inner(select: Select, node: exp.Expression, hint: str) -> tuple[Select | No
         elsewhere += pending.outer_expressions()
     if any(_reaches(e) for e in elsewhere):
         raise select.env.refuse(
-            "plan.unsupported", "a subquery that uses outer columns outside its WHERE is not planned", node, "join the two relations instead"
+            "plan.unsupported",
+            "a subquery that uses outer columns outside its WHERE is not planned",
+            node,
+            "join the two relations instead",
         )
     return inner, env, node, reaching
 
@@ -126,11 +136,15 @@ def _whole(select: Select, inner: Select | None, env: Env, node: exp.Expression,
     return inner.run(describe(node, env))
 
 
-def _rows(inner: Select, reaching: list[exp.Expression], name: str, value: exp.Expression | None) -> tuple[Rel, list[exp.Expression]]:
+def _rows(
+    inner: Select, reaching: list[exp.Expression], name: str, value: exp.Expression | None
+) -> tuple[Rel, list[exp.Expression]]:
     """The rows of a correlated subquery, with the columns its outer conditions need, and those conditions."""
     if grouping.is_grouped(inner) or inner.qualify is not None or inner.node.args.get("offset"):
         raise inner.env.refuse(
-            "plan.unsupported", "GROUP BY, QUALIFY or OFFSET in a subquery that uses outer columns is not planned", inner.node,
+            "plan.unsupported",
+            "GROUP BY, QUALIFY or OFFSET in a subquery that uses outer columns is not planned",
+            inner.node,
             "group in a CTE and join it",
         )
     items: list[tuple[str, exp.Expression]] = []
@@ -179,7 +193,9 @@ def _in(select: Select, node: exp.In, name: str, hint: str) -> Pending:
     if inner is None or not reaching:
         rel = _renamed(_whole(select, inner, env, tree, hint), name, env, hint, tree)
         if len(rel.columns) != 1:
-            raise select.env.refuse("plan.type", f"IN needs a subquery of one column, this one has {len(rel.columns)}", node)
+            raise select.env.refuse(
+                "plan.type", f"IN needs a subquery of one column, this one has {len(rel.columns)}", node
+            )
         rel = _only(rel, f"{name}.value", env, hint, tree)
         return Pending(name, "in", rel, [], node, argument)
     if inner.node.args.get("limit"):
@@ -203,19 +219,25 @@ def _only(rel: Rel, name: str, env: Env, hint: str, node: exp.Expression) -> Rel
 def _scalar(select: Select, node: exp.Expression, name: str, hint: str) -> Pending:
     inner, env, tree, reaching = _inner(select, node, hint)
     if inner is not None and len(inner.items) != 1:
-        raise select.env.refuse("plan.type", f"a subquery used as a value needs one column, this one has {len(inner.items)}", node)
+        raise select.env.refuse(
+            "plan.type", f"a subquery used as a value needs one column, this one has {len(inner.items)}", node
+        )
     if inner is None or not reaching:
         rel = _whole(select, inner, env, tree, hint)
         if frozenset() not in rel.keys:
             raise select.env.refuse(
-                "plan.unsupported", "a subquery used as a value may give several rows", node,
+                "plan.unsupported",
+                "a subquery used as a value may give several rows",
+                node,
                 "aggregate it, or end it with ORDER BY ... LIMIT 1",
             )
         return Pending(name, "scalar", _only(rel, name, env, hint, tree), [], node)
     return _correlated_scalar(select, inner, reaching, name, node)
 
 
-def _correlated_scalar(select: Select, inner: Select, reaching: list[exp.Expression], name: str, node: exp.Expression) -> Pending:
+def _correlated_scalar(
+    select: Select, inner: Select, reaching: list[exp.Expression], name: str, node: exp.Expression
+) -> Pending:
     """Grouped by what ties it to the outer row, so that it can be joined: one row for each value of the tie."""
     pairs: list[tuple[exp.Expression, exp.Expression]] = []
     for condition in reaching:
@@ -225,14 +247,22 @@ def _correlated_scalar(select: Select, inner: Select, reaching: list[exp.Express
         own = next((s for s in sides if not _reaches(s) and names_in([s])), None)
         if outer is None or own is None:
             raise select.env.refuse(
-                "plan.unsupported", "a subquery used as a value must be tied to the outer row by equalities", node, "join and aggregate instead"
+                "plan.unsupported",
+                "a subquery used as a value must be tied to the outer row by equalities",
+                node,
+                "join and aggregate instead",
             )
         pairs.append((outer, own))
     value = inner.items[0][1]
     keys = [f"{name}.{i + 1}" for i in range(len(pairs))]
     grouped = grouping.is_grouped(inner)
     if (grouped and inner.group) or inner.node.args.get("limit") or inner.qualify is not None:
-        raise select.env.refuse("plan.unsupported", "GROUP BY, QUALIFY or LIMIT in a correlated value is not planned", node, "group in a CTE and join it")
+        raise select.env.refuse(
+            "plan.unsupported",
+            "GROUP BY, QUALIFY or LIMIT in a correlated value is not planned",
+            node,
+            "group in a CTE and join it",
+        )
     default = _empty_value(inner, value) if grouped else None
     inner.items = [*((k, own.copy()) for k, (_, own) in zip(keys, pairs, strict=True)), (name, value)]
     inner.order = []
@@ -246,7 +276,10 @@ def _correlated_scalar(select: Select, inner: Select, reaching: list[exp.Express
     rel = inner.project(inner.items, "match", always=True)
     if not any(k <= set(keys) for k in rel.keys):
         raise select.env.refuse(
-            "plan.unsupported", "a subquery used as a value may give several rows for one", node, "aggregate it, or join the relation instead"
+            "plan.unsupported",
+            "a subquery used as a value may give several rows for one",
+            node,
+            "aggregate it, or join the relation instead",
         )
     conditions: list[exp.Expression] = [
         exp.EQ(this=outer.copy(), expression=quoted(k)) for k, (outer, _) in zip(keys, pairs, strict=True)
@@ -293,7 +326,9 @@ def _attach_value(select: Select, name: str) -> None:
         return
     if pending.kind != "scalar":
         raise select.env.refuse(
-            "plan.unsupported", "EXISTS or IN (SELECT ...) inside OR, CASE or the SELECT list is not planned", pending.node,
+            "plan.unsupported",
+            "EXISTS or IN (SELECT ...) inside OR, CASE or the SELECT list is not planned",
+            pending.node,
             "make it a condition of its own in WHERE, or join",
         )
     del select.pending[name]
@@ -303,12 +338,17 @@ def _attach_value(select: Select, name: str) -> None:
     needed = [*names_in([*select.rest(), *select.conjuncts]), name, *(pending.rel.names() if pending.default else [])]
     joiner = joins.Joiner(select, [], select.factors)
     _refuse_mixture(select, pending)
-    left, right = joins.Side(select.rel, {n: n for n in own}), joins.Side(pending.rel, {n: n for n in pending.rel.names()})
+    left, right = (
+        joins.Side(select.rel, {n: n for n in own}),
+        joins.Side(pending.rel, {n: n for n in pending.rel.names()}),
+    )
     before = len(select.draft.recomputed)
     side = joins.combine(joiner, left, right, "left", pending.conditions, needed, pending.node)
     for number in range(before, len(select.draft.recomputed)):
         found = select.draft.recomputed[number]
-        select.draft.recomputed[number] = type(found)(found.operator, "a subquery over a log used as a value for every row", found.where)
+        select.draft.recomputed[number] = type(found)(
+            found.operator, "a subquery over a log used as a value for every row", found.where
+        )
     select.rel = side.rel
     if pending.default is not None:
         _fill(select, pending)
@@ -319,8 +359,12 @@ def _fill(select: Select, pending: Pending) -> None:
     key = next(n for n in pending.rel.names() if n != pending.name)
     value = select.rel.column(pending.name)
     kind = value.wide or value.type
-    empty = exp.Cast(this=exp.Literal.string((pending.default or "")[1:-1]), to=exp.DataType.build(kind, dialect="duckdb"))
-    filled = exp.Case(ifs=[exp.If(this=exp.Is(this=quoted(key), expression=exp.null()), true=empty)], default=reference(value))
+    empty = exp.Cast(
+        this=exp.Literal.string((pending.default or "")[1:-1]), to=exp.DataType.build(kind, dialect="duckdb")
+    )
+    filled = exp.Case(
+        ifs=[exp.If(this=exp.Is(this=quoted(key), expression=exp.null()), true=empty)], default=reference(value)
+    )
     keep = [c for c in select.rel.columns if c.name not in pending.rel.names()]
     select.project([*((c.name, reference(c)) for c in keep), (pending.name, filled)], "fill")
 
@@ -349,6 +393,8 @@ def _semi(select: Select, pending: Pending, negated: bool) -> None:
 def _refuse_mixture(select: Select, pending: Pending) -> None:
     if select.rel.table and not pending.rel.table:
         raise select.env.refuse(
-            "plan.unsupported", "a subquery over a log for rows of a table is not planned: the table is read anew in each run", pending.node,
+            "plan.unsupported",
+            "a subquery over a log for rows of a table is not planned: the table is read anew in each run",
+            pending.node,
             "read the table as a log along a column that grows, or select from the log",
         )

@@ -9,7 +9,18 @@ from sqlglot import exp
 from dropless.plan import ir
 from dropless.plan.bind import quote
 from dropless.plan.draft import Key, Recompute, column
-from dropless.plan.expr import bare, conjuncts, function_name, literal_equality, names_in, quoted, reference, rewrite, sql, unparen
+from dropless.plan.expr import (
+    bare,
+    conjuncts,
+    function_name,
+    literal_equality,
+    names_in,
+    quoted,
+    reference,
+    rewrite,
+    sql,
+    unparen,
+)
 from dropless.plan.grouping import UNORDERED, lift_arguments
 from dropless.plan.query import ties
 
@@ -80,7 +91,9 @@ def run(select: Select) -> None:
     types = select.check_types(windows)
     over = [_over(window, lift) for window in windows]
     outside = [rewrite(e, lambda n: exp.null() if n in windows else None) for e in clauses]
-    qualify = [rewrite(select.qualify, lambda n: exp.null() if n in windows else None)] if select.qualify is not None else []
+    qualify = (
+        [rewrite(select.qualify, lambda n: exp.null() if n in windows else None)] if select.qualify is not None else []
+    )
     for name in names_in(outside + qualify):
         lift(reference(select.rel.column(name)))
     _plan(select, windows, over, types, before)
@@ -138,7 +151,11 @@ def _settled(window: exp.Window, extra: list[str]) -> str:
 
 
 def _plan(
-    select: Select, windows: list[exp.Expression], over: list[exp.Window], types: list[str], before: list[tuple[str, exp.Expression]]
+    select: Select,
+    windows: list[exp.Expression],
+    over: list[exp.Window],
+    types: list[str],
+    before: list[tuple[str, exp.Expression]],
 ) -> None:
     if not before:
         first = select.rel.columns[0]
@@ -175,11 +192,25 @@ def _plan(
     name = select.draft.name(select.hint, "window")
     where = select.env.text.at(windows[0])
     select.rel = select.draft.add(
-        ir.Keyed, name, [rel], columns, relation=select.env.relation, where=where, changes="updating", places=1,
-        fans_out=True, unique=keys, keys=(tuple(dict.fromkeys(common)),), sql=query,
+        ir.Keyed,
+        name,
+        [rel],
+        columns,
+        relation=select.env.relation,
+        where=where,
+        changes="updating",
+        places=1,
+        fans_out=True,
+        unique=keys,
+        keys=(tuple(dict.fromkeys(common)),),
+        sql=query,
     )
     if not common:
-        clause = "window functions with no PARTITION BY in common" if any(partitions) else "a window function without PARTITION BY"
+        clause = (
+            "window functions with no PARTITION BY in common"
+            if any(partitions)
+            else "a window function without PARTITION BY"
+        )
         select.draft.recomputed.append(Recompute(name, clause, where))
     select.items = [(n, rewrite(e, change)) for n, e in select.items]
     select.order = [rewrite(e, change) for e in select.order]

@@ -1,0 +1,351 @@
+"""Turns a definition into a plan. Pure: what the sources hold is given, nothing is read, nothing is run.
+
+All problems of all transforms, checks and sinks are found in one call (L12).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import duckdb
+from sqlglot import exp
+
+from dropless.connect.api import Field
+from dropless.contract.model import Contract
+from dropless.errors import Problem, problem
+from dropless.plan import ir
+from dropless.plan.bind import Binder, message
+from dropless.plan.checks import add_checks, contract_checks
+from dropless.plan.draft import RESERVED, Column, Draft, Key, Refuse, Rel, Text, column, did_you_mean
+from dropless.plan.expr import quoted
+from dropless.plan.functions import Function
+from dropless.plan.parse import parse_query, relations_in
+from dropless.plan.query import Env, Named, plan_query
+from dropless.plan.sinks import add_sinks, refuse_recomputed
+from dropless.spec.model import PipelineSpec, TransformSpec
+
+Shape = Literal["log", "table"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What `build` came to. `plan` is None where there is any problem; `notes` are worth reading and forbid nothing.
+
+    `fields` are the columns of every relation that could be planned, also beside problems.
+    """
+
+    plan: ir.Plan | None
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[Problem, ...] = ()
+    fields: Mapping[str, tuple[Field, ...]] = field(default_factory=dict)
+
+
+def build(
+    spec: PipelineSpec,
+    fields: Mapping[str, tuple[Field, ...] | None],
+    shapes: Mapping[str, Shape],
+    contracts: Mapping[str, Contract | None],
+) -> Planned:
+    """Returns the plan of a pipeline, or every problem that forbids it.
+
+    `fields` and `shapes` are by source; a source whose fields are None is unknown because of an earlier problem, and
+    nothing is said about its columns. Never raises for what the user wrote.
+    """
+    binder = Binder()
+    try:
+        return _Builder(spec, fields, shapes, contracts, binder).build()
+    finally:
+        binder.close()
+
+
+class _Builder:
+    def __init__(
+        self,
+        spec: PipelineSpec,
+        fields: Mapping[str, tuple[Field, ...] | None],
+        shapes: Mapping[str, Shape],
+        contracts: Mapping[str, Contract | None],
+        binder: Binder,
+    ) -> None:
+        self.spec, self.fields, self.shapes, self.contracts = spec, fields, shapes, contracts
+        self.draft = Draft(binder)
+        self.ends: dict[str, Rel] = {}
+        self.unknown: set[str] = set()
+        self.trees: dict[str, exp.Expression] = {}
+        self.reads: dict[str, list[str]] = {}
+        self.known = [*spec.sources, *spec.transforms]
+        self.folded = {n.lower(): n for n in self.known}
+
+    def build(self) -> Planned:
+        for name in self.spec.sources:
+            self._guard(name, self._source)
+        for name, transform in self.spec.transforms.items():
+            self._read(name, transform)
+        for name in self._in_order():
+            self._guard(name, self._transform)
+        add_checks(self.spec, self.draft, self.ends, self.unknown, self.contracts)
+        add_sinks(self.spec, self.draft, self.ends, self.unknown)
+        refuse_recomputed(self.draft)
+        self._note_unused()
+        problems = tuple(dict.fromkeys(self.draft.problems))
+        columns = {n: tuple(Field(c.name, c.type, c.required) for c in r.columns) for n, r in self.ends.items()}
+        return Planned(None if problems else self._plan(), problems, tuple(dict.fromkeys(self.draft.notes)), columns)
+
+    def _guard(self, name: str, step: object) -> None:
+        """Runs a step for one relation; what it refuses is noted and the relation is unknown from then on."""
+        assert callable(step)
+        try:
+            step(name)
+        except Refuse as refused:
+            self.draft.problems += refused.problems
+            self.unknown.add(name)
+
+    # ------------------------------------------------ sources
+
+    def _source(self, name: str) -> None:
+        fields = self.fields.get(name)
+        if fields is None:
+            self.unknown.add(name)
+            return
+        where = self.spec.place("sources", name)
+        _refuse_names(name, [f.name for f in fields], where)
+        table = self.shapes.get(name) == "table"
+        columns = tuple(column(f.name, f.type, f.required).named(f.name) for f in fields)
+        columns = tuple(Column(c.name, c.type, c.required) for c in columns)
+        contract = self.contracts.get(name)
+        rel = Rel(name, columns, keys=tuple(_contract_keys(contract, fields)), table=table)
+        rel = Rel(self.draft.name(name, ""), rel.columns, keys=rel.keys, table=table)
+        self.draft.register(ir.Scan, rel, [], name, where, {"source": name})
+        rel = contract_checks(name, contract, rel, self.draft)
+        self._end(name, rel)
+
+    def _end(self, name: str, rel: Rel) -> None:
+        """The relation is known by its name after this, with its checks behind it."""
+        from dropless.plan.checks import row_checks
+
+        rel = row_checks(self.spec, name, rel.narrow(), self.draft)
+        self.ends[name] = rel
+        self.draft.binder.table(name, rel.columns)
+
+    # ------------------------------------------------ transforms
+
+    def _read(self, name: str, transform: TransformSpec) -> None:
+        """Parses the SQL and notes which relations it reads; unknown ones are problems."""
+        if transform.sql is None:
+            self._read_python(name, transform)
+            return
+        text = self._text(name, transform.sql)
+        try:
+            tree = parse_query(text, self.draft.binder)
+        except Refuse as refused:
+            self.draft.problems += refused.problems
+            self.unknown.add(name)
+            return
+        reads: list[str] = []
+        for table in relations_in(tree):
+            found = self.folded.get(table.name.lower())
+            if found is None or table.args.get("db"):
+                said = f'there is no relation "{table.name}"'
+                if table.args.get("db"):
+                    said = f'"{table.sql(dialect="duckdb")}" names a schema; a transform reads sources and transforms by name'
+                near = did_you_mean(table.name, [n for n in self.known if n != name])
+                self.draft.problems.append(problem("plan.unknown_relation", said, text.at(table), near))
+                self.unknown.add(name)
+            elif found not in reads:
+                reads.append(found)
+        self.trees[name], self.reads[name] = tree, reads
+
+    def _read_python(self, name: str, transform: TransformSpec) -> None:
+        self.reads[name] = []
+        given = transform.input
+        where = self.spec.place("transforms", name, "input")
+        if given is None or given not in self.known:
+            if given is not None:
+                near = did_you_mean(given, [n for n in self.known if n != name])
+                self.draft.problems.append(
+                    problem("plan.unknown_relation", f'there is no relation "{given}"', where, near)
+                )
+            self.unknown.add(name)
+        else:
+            self.reads[name] = [given]
+
+    def _text(self, name: str, sql: str) -> Text:
+        exact = self.spec.places.get(("transforms", name, "sql"))
+        return Text.of(sql, exact or self.spec.place("transforms", name), exact is not None)
+
+    def _in_order(self) -> list[str]:
+        """The transforms, each after what it reads; those in a circle are a problem and left out."""
+        done: set[str] = set(self.spec.sources)
+        order: list[str] = []
+        rest = [n for n in self.spec.transforms if n in self.reads]
+        while ready := [
+            n
+            for n in rest
+            if all(r in done or r not in self.reads for r in self.reads[n] if r != n) and n not in self.reads[n]
+        ]:
+            order += ready
+            done |= set(ready)
+            rest = [n for n in rest if n not in done]
+        circle = [n for n in rest if _reaches(n, n, self.reads)]
+        if circle:
+            path = _circle(circle[0], self.reads)
+            said = f"transforms need each other in a circle: {' -> '.join(path)}"
+            self.draft.problems.append(problem("plan.cycle", said, self.spec.place("transforms", circle[0])))
+        self.unknown |= set(rest)
+        return order
+
+    def _transform(self, name: str) -> None:
+        transform = self.spec.transforms[name]
+        if name in self.unknown:
+            return
+        if any(r in self.unknown for r in self.reads[name]):
+            self.unknown.add(name)
+            return
+        if transform.sql is None:
+            self._end(name, self._python(name, transform))
+            return
+        text = self._text(name, transform.sql)
+        tables = {n.lower(): Named(r, n) for n, r in self.ends.items()}
+        env = Env(self.draft, text, name, tables)
+        before = (dict(self.draft.operators), list(self.draft.recomputed), list(self.draft.notes))
+        try:
+            self._describe(text)
+            rel = plan_query(self.trees[name], env, name)
+            _refuse_names(name, rel.names(), text.where)
+        except Refuse:
+            self.draft.operators, self.draft.recomputed, self.draft.notes = before
+            raise
+        self._end(name, self._own(name, rel, text))
+
+    def _describe(self, text: Text) -> None:
+        """DuckDB binds the whole text. Where it names an unknown column the planner is left to find them all."""
+        try:
+            self.draft.binder.describe(text.sql.rstrip().rstrip(";"))
+        except duckdb.Error as error:
+            said, line = message(error)
+            if said.startswith(
+                ("referenced column", "referenced table", "values list", 'table "')
+            ) or "Ambiguous reference" in str(error):
+                self._pending = Refuse(problem("plan.unknown_column", said, text.line(line)))
+                return
+            code = "plan.sql_syntax" if isinstance(error, duckdb.ParserException) else "plan.type"
+            raise Refuse(problem(code, said, text.line(line))) from error
+
+    def _own(self, name: str, rel: Rel, text: Text) -> Rel:
+        """The relation ends in an operator of its own, also where it changes nothing."""
+        if self.draft.operators[rel.operator].relation == name:
+            return rel
+        items = tuple(ir.Item(c.name, quoted(c.name).sql(dialect="duckdb"), c.type) for c in rel.columns)
+        return self.draft.add(
+            ir.Project, self.draft.name(name, ""), [rel], rel.columns, relation=name, where=text.where, items=items
+        )
+
+    def _python(self, name: str, transform: TransformSpec) -> Rel:
+        """A function keeps its input's columns unless it declares its own; what determines a row is then not known."""
+        assert transform.input is not None
+        rel = self.ends[transform.input]
+        where = self.spec.place("transforms", name)
+        columns = rel.columns
+        if transform.columns is not None:
+            columns = tuple(column(n, self._type(name, n, t)) for n, t in transform.columns.items())
+            columns = tuple(Column(c.name, c.type) for c in columns)
+            _refuse_names(name, [c.name for c in columns], where)
+        return self.draft.add(
+            ir.Apply,
+            self.draft.name(name, ""),
+            [rel],
+            [Column(c.name, c.type) for c in columns],
+            relation=name,
+            where=where,
+            unique=(),
+            fans_out=True,
+            function=Function(transform.python, self.spec.folder, where),
+        )
+
+    def _type(self, transform: str, name: str, kind: str) -> str:
+        try:
+            ((_, found),) = self.draft.binder.describe(f"SELECT NULL::{kind} AS x")
+        except duckdb.Error as error:
+            where = self.spec.place("transforms", transform, "columns", name)
+            raise Refuse(
+                problem("plan.type", f'column "{name}" has no such type: {message(error)[0]}', where)
+            ) from error
+        return found
+
+    # ------------------------------------------------ the whole
+
+    def _note_unused(self) -> None:
+        used = self._used()
+        for kind in ("sources", "transforms"):
+            for name in getattr(self.spec, kind):
+                rel = self.ends.get(name)
+                if rel is not None and not self.draft.problems and not any(o.relation == name for o in used.values()):
+                    said = f'{kind[:-1]} "{name}" leads to no sink and no check; it is not run'
+                    self.draft.notes.append(problem("plan.unused", said, self.spec.place(kind, name)))
+
+    def _used(self) -> dict[str, ir.Operator]:
+        """The operators that lead to a sink, or to a check."""
+        everything = ir.Plan(self.draft.operators, {})
+        wanted: set[str] = set()
+        for name, operator in self.draft.operators.items():
+            if isinstance(operator, (ir.Deliver, ir.Check)) or (
+                isinstance(operator, ir.Collect) and operator.scope == "run"
+            ):
+                wanted |= {name} | everything.ancestors(name)
+        return {n: o for n, o in self.draft.operators.items() if n in wanted}
+
+    def _plan(self) -> ir.Plan:
+        used = self._used()
+        return ir.Plan(used, {n: r.operator for n, r in self.ends.items() if r.operator in used})
+
+
+def _refuse_names(relation: str, names: list[str], where: object) -> None:
+    from dropless.errors import Place
+
+    assert where is None or isinstance(where, Place)
+    problems, seen = [], set[str]()
+    for name in names:
+        if name.lower().startswith(RESERVED):
+            problems.append(
+                problem(
+                    "plan.reserved_column",
+                    f'column "{name}" of "{relation}" has a name dropless keeps for itself',
+                    where,
+                )
+            )
+        if name.lower() in seen:
+            problems.append(problem("plan.duplicate_column", f'"{relation}" has two columns called "{name}"', where))
+        seen.add(name.lower())
+    if problems:
+        raise Refuse(*problems)
+
+
+def _contract_keys(contract: Contract | None, fields: tuple[Field, ...]) -> list[Key]:
+    """The column sets a contract holds unique and never NULL: rows that repeat them are refused."""
+    if contract is None:
+        return []
+    required = {f.name for f in fields if f.required}
+    return [frozenset(r.columns) for r in contract.unique if r.action == "quarantine" and set(r.columns) <= required]
+
+
+def _reaches(start: str, goal: str, reads: Mapping[str, list[str]]) -> bool:
+    todo, seen = list(reads.get(start, [])), set[str]()
+    while todo:
+        at = todo.pop()
+        if at == goal:
+            return True
+        if at not in seen:
+            seen.add(at)
+            todo += reads.get(at, [])
+    return False
+
+
+def _circle(start: str, reads: Mapping[str, list[str]]) -> list[str]:
+    path, at = [start], start
+    while True:
+        at = next(r for r in reads[at] if r == start or _reaches(r, start, reads))
+        path.append(at)
+        if at == start or len(path) > len(reads) + 1:
+            return path

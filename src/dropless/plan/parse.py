@@ -1,0 +1,168 @@
+"""Reads the SQL of a transform or check into a tree whose nodes know their line, with the clock settled.
+
+What the session or chance would decide is refused; `now()` and its kin become the run's start (L9).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+
+import duckdb
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from dropless.errors import Problem, problem
+from dropless.plan.bind import Binder, message
+from dropless.plan.draft import Refuse, Text
+from dropless.plan.expr import function_name
+
+CLOCK = {
+    "now": "TIMESTAMPTZ",
+    "current_timestamp": "TIMESTAMPTZ",
+    "get_current_timestamp": "TIMESTAMPTZ",
+    "transaction_timestamp": "TIMESTAMPTZ",
+    "today": "DATE",
+    "current_date": "DATE",
+    "localtimestamp": "TIMESTAMP",
+    "current_localtimestamp": "TIMESTAMP",
+    "current_time": "TIMETZ",
+    "get_current_time": "TIMETZ",
+    "localtime": "TIME",
+    "current_localtime": "TIME",
+}
+CLOCK_NODES = {
+    exp.CurrentTimestamp: "TIMESTAMPTZ",
+    exp.CurrentDate: "DATE",
+    exp.CurrentTime: "TIMETZ",
+    exp.Localtimestamp: "TIMESTAMP",
+    exp.Localtime: "TIME",
+}
+SESSION = {"getvariable", "getenv", "current_user", "current_role", "session_user", "user", "version"}
+
+
+def parse_query(text: Text, binder: Binder) -> exp.Expression:
+    """The tree of one query. Raises Refuse `plan.sql_syntax`, `plan.unsupported`, `plan.nondeterministic`."""
+    trees = _trees(text, binder)
+    if len(trees) != 1:
+        said = "there is no SQL" if not trees else "a transform is one query, this text holds several"
+        raise Refuse(problem("plan.sql_syntax", said, text.where))
+    (tree,) = trees
+    if not isinstance(tree, (exp.Query, exp.Table)):
+        word = tree.name.upper() if isinstance(tree, exp.Command) else tree.key.upper()
+        hint = "write a SELECT; the sink's mode says what happens to the target"
+        raise Refuse(problem("plan.unsupported", f"{word} is no query", text.where, hint))
+    return settle(tree, text, binder)
+
+
+def parse_condition(text: Text, binder: Binder) -> exp.Expression:
+    """The tree of one expression. Raises Refuse."""
+    wrapped = Text(f"SELECT ({text.sql}\n)", text.where, text.first_line)
+    (tree, *more) = _trees(wrapped, binder, own=text.sql) or [None]
+    if more or not isinstance(tree, exp.Select) or len(tree.expressions) != 1 or len(tree.args.get("joins") or []):
+        raise Refuse(problem("plan.sql_syntax", f"this is not one expression: {text.sql.strip()}", text.where))
+    node = settle(tree, text, binder).expressions[0]
+    if not isinstance(node, exp.Paren):
+        raise Refuse(problem("plan.sql_syntax", f"this is not one expression: {text.sql.strip()}", text.where))
+    return node.this
+
+
+def _trees(text: Text, binder: Binder, own: str | None = None) -> list[exp.Expression]:
+    logger = logging.getLogger("sqlglot")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        return [t for t in sqlglot.parse(text.sql, dialect="duckdb") if t is not None]
+    except SqlglotError as error:
+        raise Refuse(_syntax(text, binder, error)) from error
+    finally:
+        logger.setLevel(level)
+
+
+def _syntax(text: Text, binder: Binder, error: SqlglotError) -> Problem:
+    """DuckDB says what is wrong where it finds it wrong too; else it is sqlglot that cannot read it."""
+    try:
+        binder.describe(text.sql)
+    except duckdb.ParserException as own:
+        said, line = message(own)
+        return problem("plan.sql_syntax", said, text.line(line))
+    except duckdb.Error:
+        pass
+    details = getattr(error, "errors", None) or [{}]
+    line = details[0].get("line")
+    near = str(details[0].get("highlight") or "")
+    said = str(details[0].get("description") or str(error).splitlines()[0]).rstrip(".")
+    said = re.sub(r"\s+", " ", said[:1].lower() + said[1:]) + (f' near "{near}"' if near else "")
+    return problem("plan.sql_syntax", said, text.line(line if isinstance(line, int) else None))
+
+
+def settle(tree: exp.Expression, text: Text, binder: Binder) -> exp.Expression:
+    """The tree with the clock replaced by the run's start. Raises Refuse for what is settled by chance or session."""
+    problems = []
+    holder = exp.Paren(this=tree)
+    for node in list(holder.walk()):
+        kind = CLOCK_NODES.get(type(node))
+        name = function_name(node) if kind is None and isinstance(node, exp.Func) else None
+        kind = kind or CLOCK.get(name or "")
+        if kind:
+            node.replace(_started(kind))
+        elif isinstance(node, (exp.Placeholder, exp.Parameter)):
+            problems.append(
+                problem(
+                    "plan.unsupported",
+                    f"a parameter ({node.sql(dialect='duckdb')}) has no value",
+                    text.at(node),
+                    "write ${NAME} for a variable",
+                )
+            )
+        elif isinstance(node, (exp.Rand, exp.Uuid)) or (name and (name in binder.unstable or name in SESSION)):
+            called = name or node.key
+            problems.append(
+                problem(
+                    "plan.nondeterministic",
+                    f"{called}() gives another value each time, so a record read again would differ",
+                    text.at(node),
+                    "derive it from the record, for instance hash(id); now() means the start of the run",
+                )
+            )
+        elif name == "age" and len(list(node.iter_expressions())) == 1:
+            problems.append(
+                problem(
+                    "plan.nondeterministic",
+                    "age() of one argument reads the clock",
+                    text.at(node),
+                    "write age(now(), x)",
+                )
+            )
+    if problems:
+        raise Refuse(*problems)
+    return holder.this
+
+
+def _started(kind: str) -> exp.Expression:
+    started = exp.Cast(
+        this=exp.Anonymous(this="getvariable", expressions=[exp.Literal.string("run_started")]),
+        to=exp.DataType.build("TIMESTAMPTZ", dialect="duckdb"),
+    )
+    return started if kind == "TIMESTAMPTZ" else exp.Cast(this=started, to=exp.DataType.build(kind, dialect="duckdb"))
+
+
+def relations_in(tree: exp.Expression) -> list[exp.Table]:
+    """The tables a query names that are not CTEs of its own."""
+    found = []
+    for table in tree.find_all(exp.Table):
+        if isinstance(table.this, exp.Identifier) and not _is_cte(table):
+            found.append(table)
+    return found
+
+
+def _is_cte(table: exp.Table) -> bool:
+    name = table.name.lower()
+    node: exp.Expression | None = table
+    while node is not None:
+        with_ = node.args.get("with_")
+        if with_ is not None and any(c.alias.lower() == name for c in with_.expressions):
+            return True
+        node = node.parent
+    return False
