@@ -8,13 +8,9 @@ from __future__ import annotations
 import functools
 import re
 import threading
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
-
-from dropless.connect.api import Field, Violation
 
 if TYPE_CHECKING:
     import duckdb
@@ -24,6 +20,7 @@ _UNSIGNED = {"UTINYINT": 1, "USMALLINT": 2, "UINTEGER": 4, "UBIGINT": 8, "UHUGEI
 _INTEGERS = {**_WIDTHS, **_UNSIGNED}
 _DIGITS = {1: 3, 2: 5, 4: 10, 8: 20, 16: 38}
 """Digits of the largest value by width; a HUGEINT comes through Arrow with 38."""
+_DAY = "[0-9]{4,6}-[0-9]{2}-[0-9]{2}"
 _WIDER = {("FLOAT", "DOUBLE"), ("DATE", "TIMESTAMP"), ("TIMESTAMP_S", "TIMESTAMP"), ("TIMESTAMP_MS", "TIMESTAMP")}
 _DECIMAL = re.compile(r"DECIMAL\((\d+),\s*(\d+)\)")
 _local = threading.local()
@@ -83,7 +80,7 @@ def lossless(value: str, source: str, target: str) -> str:
             return f"TRY(decode({value}))"
         return f"CAST(to_json({value}) AS VARCHAR)" if is_nested(source) else f"CAST({value} AS VARCHAR)"
     if source in ("VARCHAR", "JSON"):
-        return _from_text(f"CAST({value} AS VARCHAR)", target)
+        return from_text(f"CAST({value} AS VARCHAR)", target)
     if not _castable(source, target) or not _castable(target, source):
         return f"CAST(NULL AS {target})"
     if always_fits(source, target):
@@ -91,19 +88,30 @@ def lossless(value: str, source: str, target: str) -> str:
     return f"CASE WHEN TRY_CAST({cast} AS {source}) IS NOT DISTINCT FROM {value} THEN {cast} END"
 
 
-def _from_text(text: str, target: str) -> str:
+@functools.cache
+def from_text(text: str, target: str) -> str:
+    """SQL for a VARCHAR `text` as `target`, NULL where it is not such a value or would be cut or rounded."""
     cast = f"TRY_CAST({text} AS {target})"
     decimal = _DECIMAL.fullmatch(target)
+    if target == "VARCHAR":
+        return text
     if target in _INTEGERS:
         return f"CASE WHEN regexp_full_match({text}, '[+-]?[0-9]+') THEN {cast} END"
     if decimal:
-        digits = int(decimal[2])
-        shape = rf"[+-]?([0-9]+(\.[0-9]{{0,{digits}}}0*)?|\.[0-9]{{0,{digits}}}0*)"
-        return f"CASE WHEN regexp_full_match({text}, '{shape}') THEN {cast} END"
+        scale = int(decimal[2])
+        plain = rf"[+-]?([0-9]+(\.[0-9]{{0,{scale}}}0*)?|\.[0-9]{{0,{scale}}}0*)"
+        floating = lossless(f"TRY_CAST({text} AS DOUBLE)", "DOUBLE", target)
+        return f"""CASE WHEN regexp_full_match({text}, '{plain}') THEN {cast}
+            WHEN regexp_full_match({text}, '[+-]?[0-9.]+[eE][+-]?[0-9]+') THEN {floating} END"""
     if target == "DATE":
-        return f"CASE WHEN regexp_full_match({text}, '[0-9]{{4,}}-[0-9]{{2}}-[0-9]{{2}}') THEN {cast} END"
+        return f"CASE WHEN regexp_full_match({text}, '{_DAY}') THEN {cast} END"
+    if target.startswith("TIMESTAMP"):
+        # DuckDB takes `2024-01-01 00:00:00 BC` for a year of our era.
+        shape = rf"{_DAY}([ T][0-9:.]+)?( ?(Z|[+-][0-9:]+))?"
+        return f"CASE WHEN regexp_full_match({text}, '{shape}') THEN {cast} END"
     if target == "BLOB":
-        return f"encode({text})"
+        hexadecimal = rf"regexp_full_match({text}, '\\x([0-9A-Fa-f]{{2}})*')"
+        return f"CASE WHEN {hexadecimal} THEN from_hex(substr({text}, 3)) ELSE encode({text}) END"
     if is_nested(target):
         return f"TRY_CAST(TRY_CAST({text} AS JSON) AS {target})"
     return cast
@@ -130,43 +138,6 @@ def unfit(column: pa.ChunkedArray, source: str, target: str) -> pa.ChunkedArray:
         return con.sql(sql).to_arrow_table().column(0)
     finally:
         con.unregister("unfit_values")
-
-
-def cast_table(
-    con: Any, rows: pa.Table, have: dict[str, str], fields: Sequence[Field]
-) -> tuple[pa.Table, list[Violation]]:
-    """The rows with exactly the declared fields; a cell that cannot be cast without loss is NULL and a `COLUMN.type`
-    violation.
-
-    `have` gives the DuckDB type of each column that `rows` has; a declared field it lacks is all NULL. Never raises
-    because of data.
-    """
-    items, checked = [], []
-    for number, f in enumerate(fields):
-        if f.name not in have:
-            items.append(f"CAST(NULL AS {f.type}) AS {quote(f.name)}")
-            continue
-        source, target = normal(have[f.name]), normal(f.type)
-        column = quote(f.name)
-        value = column if source != "JSON" else f"CAST({column} AS JSON)"
-        expression = lossless(value, source, target)
-        items.append(f"{expression} AS {column}")
-        if not always_fits(source, target) or source == "BLOB":
-            checked.append((f, source))
-            items.append(f"{column} IS NOT NULL AND ({expression}) IS NULL AS __bad{number}")
-    con.register("cast_rows", rows)
-    try:
-        out = con.sql(f"SELECT {', '.join(items)} FROM cast_rows").to_arrow_table()
-    finally:
-        con.unregister("cast_rows")
-    violations = []
-    for f, source in checked:
-        mask = out.column(f"__bad{fields.index(f)}").to_numpy(zero_copy_only=False)
-        bad = np.flatnonzero(mask)
-        if len(bad):
-            reason = f"{show(rows.column(f.name)[int(bad[0])])} of type {source} is not a {f.type} without loss"
-            violations.append(Violation(f"{f.name}.type", bad, reason))
-    return out.select([f.name for f in fields]), violations
 
 
 def show(value: pa.Scalar) -> str:

@@ -16,7 +16,7 @@ from dropless.contract.model import Contract
 from dropless.errors import ConnectorError, DefinitionError, Problem
 from dropless.ledger.store import Ledger
 from dropless.plan import build
-from dropless.plan.guarantee import Guarantee, guarantees
+from dropless.plan.guarantee import Facts, Guarantee, guarantees
 from dropless.plan.ir import Deliver, Plan
 from dropless.spec.model import PipelineSpec
 from dropless.spec.parse import parse
@@ -147,7 +147,7 @@ def _prepare(spec: PipelineSpec, problems: tuple[Problem, ...]) -> Project:
     promised: tuple[Guarantee, ...] = ()
     plan = planned.plan
     if plan is not None and not found:
-        promised, refused = guarantees(plan, spec)
+        promised, refused = guarantees(plan, spec, _deliveries(plan, spec))
         found += refused
     return Project(
         spec=spec,
@@ -160,6 +160,19 @@ def _prepare(spec: PipelineSpec, problems: tuple[Problem, ...]) -> Project:
         notes=planned.notes,
         pinned=pinned,
     )
+
+
+def _deliveries(plan: Plan, spec: PipelineSpec) -> Facts:
+    """What the sources promise, and what the sinks promise and by which mechanism."""
+    sources = {name: source_class(s.connector).delivery for name, s in spec.sources.items()}
+    sinks, mechanisms = {}, {}
+    for o in plan.operators.values():
+        if isinstance(o, Deliver):
+            s = spec.sinks[o.sink]
+            context = SinkContext(o.sink, spec.name, spec.folder, s.mode, s.key, o.columns, Path("unused"))
+            sink = sink_class(s.connector)(s.config, context)
+            sinks[o.sink], mechanisms[o.sink] = sink.delivery, sink.mechanism
+    return Facts(sources, sinks, mechanisms)
 
 
 def evolve(declared: tuple[Field, ...], pinned: tuple[Field, ...], reader: Source[Any]) -> tuple[Field, ...]:

@@ -15,4 +15,12 @@ the declared `encoding`, or its quotes are broken.
 Correct the file, or `rename`, `encoding`, `delimiter` and `quote` of the source. A file without a header line needs `header: false`.""",
     "source.no_columns": """The columns of a source are not known and cannot be found out from its data.
 A source without a contract takes its columns from a sample; there was nothing to sample. Add a contract, or data.""",
+    "source.locked": """Another process or connection holds a lock on the database, and held it longer than the source waits.
+DuckDB shares a file only among readers. It is tried again; close the other program, or raise `lock_timeout`.""",
+    "source.driver_missing": """The database's driver is not installed.
+Drivers are extras: install the one that the message names.""",
+    "source.table_or_query": """A database source names both a table and a query, or neither.
+It reads exactly one of them: give `table`, or a SELECT as `query`.""",
+    "source.bad_log_column": """The column that a database source is read along is not in its table or query.
+A log needs a column that only grows, such as a serial number or a time of insertion; correct `log: {column: ...}`.""",
 }
