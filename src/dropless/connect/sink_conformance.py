@@ -522,7 +522,7 @@ class SinkConformance:
 
     def test_sigkill_during_commits_loses_and_doubles_nothing(self, tmp_path: Path) -> None:
         """A process is killed while it commits one epoch after the other; the next one commits all their tokens."""
-        context, epochs = self.context(tmp_path), [sample(n, n + 1, name=f"e{n}-") for n in range(1, 31)]
+        context, epochs = self.context(tmp_path), [sample(n, n + 1, name=f"e{n}-") for n in range(1, 13)]
         child = self._child(tmp_path, "_commit_many")
         assert child.stdout is not None
         tokens = [bytes.fromhex(child.stdout.readline().strip()) for _ in epochs]
@@ -545,7 +545,7 @@ class SinkConformance:
 
     def _commit_many(self, folder: Path) -> None:
         sink = self.make(self.context(folder))
-        tokens = [self.prepared(sink, n, sample(n, n + 1, name=f"e{n}-")) for n in range(1, 31)]
+        tokens = [self.prepared(sink, n, sample(n, n + 1, name=f"e{n}-")) for n in range(1, 13)]
         for token in tokens:
             print(token.hex(), flush=True)  # noqa: T201
         for epoch, token in enumerate(tokens, 1):
