@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from base64 import b64encode
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -387,27 +386,6 @@ def _filter(options: dict[str, Any], state: str | None = "open") -> Any:
     return LetterFilter(state=state, **{k: tuple(v) if k == "ids" else v for k, v in given.items() if v})
 
 
-def letter_json(letter: Any) -> dict[str, Any]:
-    """A letter as `--json` prints it; bytes are base64."""
-    return {
-        "id": letter.id,
-        "source": letter.source,
-        "split": letter.split,
-        "position": letter.position,
-        "stage": letter.stage,
-        "operator": letter.operator,
-        "rules": list(letter.rules),
-        "reason": letter.reason,
-        "state": letter.state,
-        "raw": b64encode(letter.raw).decode(),
-        "edited": b64encode(letter.edited).decode() if letter.edited is not None else None,
-        "epoch": letter.epoch,
-        "run": letter.run,
-        "definition": letter.definition,
-        "refused": letter.refused,
-    }
-
-
 @dead_letters.command("list")
 @definition
 @which
@@ -444,7 +422,7 @@ def list_letters(
         found = letters.list(chosen, limit=None if everything else limit, after=after)
         if as_json:
             for letter in found:
-                print_line(letter_json(letter))
+                print_line(letter.to_json())
             return
         rows = [[x.id, x.stage, x.split, str(x.position), x.state, ", ".join(x.rules)] for x in found]
         table(rows, ["id", "stage", "split", "position", "state", "rules"])
@@ -468,7 +446,7 @@ def show_letter(path: str, letter_id: str, pipeline: str | None, as_json: bool) 
     with ledger:
         letter = Letters(ledger, project.name).get(letter_id)
     if as_json:
-        print_json({**letter_json(letter), "history": [dict(h) for h in letter.history]})
+        print_json({**letter.to_json(), "history": [dict(h) for h in letter.history]})
         return
     click.echo(click.style(f"dead letter {letter.id}", bold=True) + f" {letter.state}, epoch {letter.epoch}")
     click.echo(f"  {letter.source} {letter.split} at {letter.position}, refused at {letter.stage}")

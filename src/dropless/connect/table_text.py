@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import orjson
 import pyarrow as pa
 
 from dropless.connect.api import Broken, Chunk, Decoded, Decoder, Field, Record, Violation
-from dropless.connect.cast import from_text, is_nested, lossless, normal, quote, show
+from dropless.connect.cast import from_text, is_nested, lossless, normal, quote, session, show
 
 _NUMBERS = {"DOUBLE", "FLOAT"}
 
@@ -59,7 +60,7 @@ class TableDecoder(Decoder):
         data = pa.table({n: pa.array([row.get(n) for row in rows], pa.string()) for n in names})
         positions = np.array([r.position for r in good], np.int64)
         decoded = self._decode(data, positions, [r.raw for r in good], context, con)
-        return _with_broken(decoded, broken)
+        return replace(decoded, broken=(*decoded.broken, *broken)) if broken else decoded
 
     def _decode(self, data: pa.Table, positions: Any, raws: list[bytes] | None, context: bytes, con: Any) -> Decoded:
         """`raws` are the rows' own bytes where they are known, else they are made from the data."""
@@ -108,24 +109,15 @@ class TableDecoder(Decoder):
         )
 
 
-def _with_broken(decoded: Decoded, broken: list[Broken]) -> Decoded:
-    if not broken:
-        return decoded
-    from dataclasses import replace
-
-    return replace(decoded, broken=(*decoded.broken, *broken))
-
-
 def typed(
     data: pa.Table, have: Mapping[str, str], fields: Sequence[Field], con: Any
 ) -> tuple[pa.Table, tuple[Violation, ...]]:
     """The rows with exactly the declared fields; a cell that is no such value is NULL and a `COLUMN.type` violation."""
     if not data.num_rows:
-        from dropless.connect.cast import session
-
-        items = ", ".join(f"CAST(NULL AS {f.type}) AS {quote(f.name)}" for f in fields)
-        return session().sql(f"SELECT {items} LIMIT 0").to_arrow_table(), ()
-    items, judged = [], []
+        none = ", ".join(f"CAST(NULL AS {f.type}) AS {quote(f.name)}" for f in fields)
+        return session().sql(f"SELECT {none} LIMIT 0").to_arrow_table(), ()
+    items: list[str] = []
+    judged = []
     for number, f in enumerate(fields):
         text, wanted = quote(f.name), normal(f.type)
         if f.name not in have:
@@ -172,7 +164,7 @@ def raws_of(data: pa.Table, have: Mapping[str, str], con: Any) -> list[bytes]:
 
 def _bare(type_: str) -> bool:
     """True for types whose values stand without quotes in JSON."""
-    return type_ == "BOOLEAN" or type_.startswith("DECIMAL") or "INT" in type_ and not type_.startswith("INTERVAL")
+    return type_ == "BOOLEAN" or type_.startswith("DECIMAL") or ("INT" in type_ and type_ != "INTERVAL")
 
 
 def _select(con: Any, items: Sequence[str], data: pa.Table) -> pa.Table:

@@ -1,8 +1,8 @@
 """A database's table or query as a source: what the three database sources have in common.
 
 Read whole, in the order of its primary key or of all its columns, it is a table. Read along a column that only grows it
-is a log: each run takes the rows whose value is greater than the last committed one. Rows that appear later with a value
-that was passed already are not seen; a column of unique, ever greater values has no such rows.
+is a log: each run takes the rows whose value is greater than the last committed one. Rows that appear later with a
+value that was passed already are not seen; a column of unique, ever greater values has no such rows.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ import pyarrow.ipc as ipc
 import xxhash
 
 from dropless.connect.api import Chunk, Decoder, Field, Offset, Record, Source, SourceContext, Split, SplitReader
+from dropless.connect.cast import quote, session
 from dropless.connect.config import field
-from dropless.connect.table_text import TableDecoder
+from dropless.connect.table_text import TableDecoder, raws_of
 from dropless.errors import ConnectorError, DefinitionError, problem
 
 C = TypeVar("C")
@@ -56,6 +57,22 @@ class Place:
         return Offset({"count": self.count, "after": self.after, "skip": self.skip, "nulls": self.nulls})
 
 
+@dataclass(frozen=True)
+class Part:
+    """One query's share: its WHERE over the table `t` (with `{after}` for the value `after`), how many rows to leave
+    out, and how many to take at most."""
+
+    where: str
+    after: str | None
+    offset: int
+    limit: int | None
+
+    @property
+    def paging(self) -> str:
+        limit = f"LIMIT {self.limit} " if self.limit is not None else ""
+        return f"{limit}OFFSET {self.offset}"
+
+
 class TableSource(Source[C]):
     """A table or a log, by the setting `log`. Subclasses say what columns there are and read blocks of rows as text."""
 
@@ -79,8 +96,9 @@ class TableSource(Source[C]):
         """Returns the columns there are now. Raises `source.not_found` where the table is missing."""
 
     @abstractmethod
-    def blocks(self, columns: tuple[Field, ...], place: Place) -> Iterator[pa.Table]:
-        """Yields the rows from `place` on, of one snapshot, as text, in their order; of a log with `AFTER`."""
+    def blocks(self, columns: tuple[Field, ...], place: Place, nulls: int | None) -> Iterator[pa.Table]:
+        """Yields the rows from `place` on, of one snapshot, as text, in their order; of a log with `AFTER`, and first
+        the rows without a value, at most `nulls` of them. `queries` says which."""
 
     def discover(self) -> tuple[Field, ...]:
         if self._found is None:
@@ -97,10 +115,21 @@ class TableSource(Source[C]):
         self.discover()
         return [Split(self._table or "query")]
 
+    def queries(self, place: Place, nulls: int | None) -> list[Part]:
+        """What `blocks` reads, one after the other, in one transaction."""
+        if self._log is None:
+            return [Part("", None, place.count, None)]
+        column = quote(self._log)
+        later = f"WHERE t.{column} IS NOT NULL" if place.after is None else f"WHERE t.{column} > {{after}}"
+        missing = Part(f"WHERE t.{column} IS NULL", None, place.nulls, nulls)
+        return [missing, Part(later, place.after, place.skip, None)]
+
     def open(self, split: Split, start: Offset | None) -> SplitReader:
+        return self._open(split, Place.of(start), None)
+
+    def _open(self, split: Split, place: Place, nulls: int | None) -> TableReader:
         columns = self.discover()
-        place = Place.of(start)
-        return TableReader(split.id, place, columns, self.blocks(columns, place), self.context.chunk_bytes)
+        return TableReader(split.id, place, columns, self.blocks(columns, place, nulls), self.context.chunk_bytes)
 
     def decoder(self) -> Decoder:
         fields = self.context.fields or self.discover()
@@ -110,8 +139,9 @@ class TableSource(Source[C]):
         return Place.of(offset).count
 
     def digest(self, split: Split, start: Offset | None, next: Offset) -> str:
-        reader = self.open(split, start)
-        left = self.order(next) - Place.of(start).count
+        first, after = Place.of(start), Place.of(next)
+        reader = self._open(split, first, after.nulls - first.nulls)
+        left = after.count - first.count
         digest = RowDigest()
         try:
             while left > 0 and (chunk := reader.read()) is not None:
@@ -123,9 +153,6 @@ class TableSource(Source[C]):
         return digest.take()
 
     def fetch(self, split: Split, position: int, start: Offset | None) -> Record | None:
-        from dropless.connect.cast import session
-        from dropless.connect.table_text import raws_of
-
         reader = self.open(split, start)
         try:
             while (chunk := reader.read()) is not None:

@@ -92,7 +92,7 @@ def target_checks(columns: Sequence[Field], target: Sequence[TargetColumn]) -> l
 
 def refusals(checks: Sequence[Check], rows: pa.Table) -> list[Refusal]:
     """Every rule each row breaks. A row that only deletes a key (`OP` -1) breaks none."""
-    found = []
+    found: list[Refusal] = []
     for check in checks:
         column = rows.column(check.column)
         mask = check.refuses(column)

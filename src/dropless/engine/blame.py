@@ -88,13 +88,19 @@ class Expression:
         """True where no row can be to blame, since no column is read."""
         return not self._reads
 
-    def fails(self, session: Session, rows: pa.Table) -> np.ndarray:
-        """The indices of the rows on which the expression fails, found by halving."""
+    def halve(self, session: Session, rows: pa.Table) -> tuple[pa.ChunkedArray, np.ndarray]:
+        """The values for all rows, NULL where the expression fails, and the indices of these rows."""
 
-        def attempt(begin: int, end: int) -> None:
-            session.run(self._query(), self._operator, in0=rows.slice(begin, end - begin))
+        def attempt(begin: int, end: int) -> pa.ChunkedArray:
+            return session.run(self._query(), self._operator, in0=rows.slice(begin, end - begin)).column(0)
 
-        return np.array([row for row, _ in bisect(rows.num_rows, attempt, ROW_ERRORS)[1]], dtype=np.int64)
+        good, bad = bisect(rows.num_rows, attempt, ROW_ERRORS)
+        failed = np.array([row for row, _ in bad], dtype=np.int64)
+        none = attempt(0, 0)
+        values = pa.chunked_array([c for _, _, part in good for c in part.chunks], type=none.type)
+        index = np.full(rows.num_rows, -1, dtype=np.int64)
+        index[np.setdiff1d(np.arange(rows.num_rows), failed)] = np.arange(len(values))
+        return values.take(pa.array(index, mask=index < 0)), failed
 
     def reasons(self, session: Session, rows: pa.Table) -> list[str]:
         """Why the expression fails on each of `rows`, all of which it does.

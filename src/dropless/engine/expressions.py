@@ -88,7 +88,7 @@ class Evaluator:
     def _columnar(self, rows: pa.Table) -> tuple[pa.Table, list[np.ndarray]] | None:
         """By TRY, for all rows at once. None where DuckDB cannot TRY these expressions or finds nobody to blame."""
         try:
-            result = self._session.run(self._tried, self._operator, in0=rows)
+            result = self._session.run_literally(self._tried, self._operator, in0=rows)
         except (DefinitionError, *ROW_ERRORS):
             return None
         count = len(self._expressions)
@@ -98,15 +98,15 @@ class Evaluator:
         return result.select([f"c{i}" for i in range(count)]), masks
 
     def _halving(self, rows: pa.Table, error: Exception) -> tuple[pa.Table, list[np.ndarray]]:
-        masks = [e.fails(self._session, rows) for e in self._expressions.values()]
-        bad = np.unique(np.concatenate(masks))
-        if not len(bad):
+        """By trying ever fewer rows, each expression alone."""
+        columns, masks = {}, []
+        for i, expression in enumerate(self._expressions.values()):
+            values, failed = expression.halve(self._session, rows)
+            columns[f"c{i}"] = values
+            masks.append(failed)
+        if not any(len(m) for m in masks):
             raise self._hopeless(error) from error
-        good = np.setdiff1d(np.arange(rows.num_rows), bad)
-        result = self._session.run(self._strict, self._operator, in0=rows.take(pa.array(good)))
-        index = np.full(rows.num_rows, -1, dtype=np.int64)
-        index[good] = np.arange(len(good))
-        return result.take(pa.array(index, mask=index < 0)), masks
+        return pa.table(columns), masks
 
     def _hopeless(self, error: BaseException) -> DroplessError:
         return expression_failed(self._operator.relation, first_line(error), self._operator.where)

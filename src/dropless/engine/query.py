@@ -86,6 +86,15 @@ class Session:
         except duckdb.Error as error:
             raise expression_failed(where.relation, first_line(error), where.where) from error
 
+    def run_literally(self, sql: str, where: Operator, /, **tables: pa.Table) -> pa.Table:
+        """As `run`, with every TRY around all of its expression: DuckDB may not compute shared parts outside of it."""
+        rows = self._con.sql("SELECT current_setting('disabled_optimizers')").fetchall()
+        self._con.execute("SET disabled_optimizers = 'common_subexpressions'")
+        try:
+            return self.run(sql, where, **tables)
+        finally:
+            self._con.execute(f"SET disabled_optimizers = '{rows[0][0]}'")
+
     def arrow_type(self, duckdb_type: str) -> pa.DataType:
         """The Arrow type in which DuckDB gives out values of `duckdb_type`."""
         if duckdb_type not in self._types:

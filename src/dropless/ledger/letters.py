@@ -7,6 +7,7 @@ so that millions of letters are a matter of seconds, and never more than one fil
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -62,6 +63,26 @@ class Letter:
     refused: str
     more: tuple[tuple[int, bytes, bytes], ...] = ()
     history: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The letter as `--json` prints it; bytes are base64."""
+        return {
+            "id": self.id,
+            "source": self.source,
+            "split": self.split,
+            "position": self.position,
+            "stage": self.stage,
+            "operator": self.operator,
+            "rules": list(self.rules),
+            "reason": self.reason,
+            "state": self.state,
+            "raw": b64encode(self.raw).decode(),
+            "edited": b64encode(self.edited).decode() if self.edited is not None else None,
+            "epoch": self.epoch,
+            "run": self.run,
+            "definition": self.definition,
+            "refused": self.refused,
+        }
 
 
 _Found = list[Letter]

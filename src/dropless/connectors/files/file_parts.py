@@ -142,9 +142,11 @@ def split_partitions(rows: pa.Table, by: tuple[str, ...]) -> Iterator[tuple[str,
     codes = np.zeros(rows.num_rows, np.int64)
     for name in by:
         column = rows.column(name).combine_chunks().dictionary_encode(null_encoding="encode")
-        _, codes = np.unique(codes * len(column.dictionary) + column.indices.to_numpy(), return_inverse=True)
+        codes = codes * len(column.dictionary) + column.indices.to_numpy()
+        if codes.max() >= 1 << 16:
+            _, codes = np.unique(codes, return_inverse=True)  # Keeps the codes few, whatever columns follow.
     rest = rows.drop_columns(list(by))
-    if not codes.any():
+    if codes.min() == codes.max():
         yield _folder_of(rows, by, 0), rest
         return
     if codes.max() < 1 << 16:

@@ -17,6 +17,7 @@ from dropless.connectors.files.file_parts import PartWriter
 from dropless.connectors.files.file_sink import FileSink, FileSinkConfig
 
 SAMPLE_ROWS = 10_000
+ENOUGH_ROWS = 1_000
 DICTIONARY_SHARE = 0.1
 """A dictionary pays where the sample's values repeat ten times; else it is built and thrown away."""
 
@@ -45,9 +46,10 @@ class ParquetSink(FileSink[ParquetSinkConfig]):
     def __init__(self, config: ParquetSinkConfig, context: SinkContext) -> None:
         super().__init__(config, context)
         self.batch_rows = config.row_group_rows
+        self._repeated: list[str] | None = None
 
     def open_part(self, path: Path, first: pa.Table) -> PartWriter:
-        return _ParquetPart(path, first, self.config)
+        return _ParquetPart(path, first.schema, self._columns_that_repeat(first), self.config)
 
     def join_parts(self, parts: Sequence[Path], into: Path) -> None:
         writer: _ParquetPart | None = None
@@ -55,25 +57,33 @@ class ParquetSink(FileSink[ParquetSinkConfig]):
             with pq.ParquetFile(part) as file:
                 for group in range(file.num_row_groups):
                     rows = file.read_row_group(group)
-                    writer = writer or _ParquetPart(into, rows, self.config)
+                    writer = writer or _ParquetPart(into, rows.schema, self._columns_that_repeat(rows), self.config)
                     writer.write(rows)
         assert writer is not None
         writer.close()
+
+    def _columns_that_repeat(self, rows: pa.Table) -> list[str]:
+        """Judged once, on the first table that is large enough to tell; until then for each file on its own rows."""
+        if self._repeated is not None:
+            return self._repeated
+        found = [name for name in rows.column_names if _repeats(rows.column(name))]
+        if rows.num_rows >= ENOUGH_ROWS:
+            self._repeated = found
+        return found
 
 
 class _ParquetPart:
     """One open Parquet file; every `write` closes its row groups, so nothing is kept in memory between writes."""
 
-    def __init__(self, path: Path, first: pa.Table, config: ParquetSinkConfig) -> None:
-        repeated = [name for name in first.column_names if _repeats(first.column(name))]
+    def __init__(self, path: Path, schema: pa.Schema, repeated: list[str], config: ParquetSinkConfig) -> None:
         self._group = config.row_group_rows
         self._writer = pq.ParquetWriter(
             path,
-            first.schema,
+            schema,
             compression=config.compression,
             use_dictionary=repeated or False,
             # Bounds of long texts that hardly repeat prune nothing and cost a comparison per value.
-            write_statistics=[f.name for f in first.schema if f.name in repeated or not _is_text(f.type)] or False,
+            write_statistics=[f.name for f in schema if f.name in repeated or not _is_text(f.type)] or False,
             store_decimal_as_integer=True,
         )
 

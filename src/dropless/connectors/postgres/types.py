@@ -155,3 +155,20 @@ def _far_year(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
     days = column.cast(pa.date32(), safe=False)
     first, last = pa.scalar(dt.date(1, 1, 1), pa.date32()), pa.scalar(dt.date(9999, 12, 31), pa.date32())
     return pc.fill_null(pc.or_(pc.less(days, first), pc.greater(days, last)), False)
+
+
+def source_type(type_: str) -> tuple[str, str]:
+    """The DuckDB type a column is read as, and SQL for its text, with `{}` for the column.
+
+    A numeric without precision is read as DECIMAL(38,10); a value with more digits is a violation, never rounded. A type
+    DuckDB has not is read as its text.
+    """
+    if type_.endswith("[]"):
+        element, _ = source_type(type_.removesuffix("[]"))
+        # Bytes and values within JSON do not stand there as they do alone.
+        return ("JSON" if element in ("BLOB", "JSON") else f"{element}[]"), "to_json({})::text"
+    if type_ in ("json", "jsonb"):
+        return "JSON", "{}::text"
+    if type_ == "numeric":
+        return "DECIMAL(38,10)", "{}::text"
+    return read_type(type_)[0] or "VARCHAR", "{}::text"

@@ -23,4 +23,7 @@ Drivers are extras: install the one that the message names.""",
 It reads exactly one of them: give `table`, or a SELECT as `query`.""",
     "source.bad_log_column": """The column that a database source is read along is not in its table or query.
 A log needs a column that only grows, such as a serial number or a time of insertion; correct `log: {column: ...}`.""",
+    "source.changed": """A file of which records are committed is no longer what it was: changed, shrunk, grown or gone (L1).
+Its committed rows stay in the targets and nothing of it is read, because a position in it would no longer mean the same record. Other files run; the command exits with 4.
+Put the original file back, or take the file again: `dropless backfill --split NAME`.""",
 }

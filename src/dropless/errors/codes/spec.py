@@ -45,4 +45,8 @@ Set it, or give a default with `${NAME:-default}`. Write `$${` for a literal `${
 The message has the exception, the place is the last line of the file that was running.""",
     "spec.function_not_found": """A transform names a Python function that is not there.
 `python` is `file.py:function`, relative to the definition's folder, or `module:function` for an installed module.""",
+    "spec.which_pipeline": """The path holds several pipelines and the command needs one.
+Name it: `--pipeline NAME`.""",
+    "spec.unknown_code": """No error has this code.
+Codes look like `family.problem`; the message names the nearest.""",
 }
