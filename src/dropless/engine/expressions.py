@@ -58,15 +58,24 @@ class Evaluator:
         self._expressions = {rule: Expression(operator, sql, columns) for rule, sql in sqls.items()}
         source = select_from(columns)
         self._strict = f"SELECT {', '.join(f'{sql} AS c{i}' for i, sql in enumerate(sqls.values()))} FROM {source}"
-        tried = [f"TRY({sql}) AS c{i}, TRY(({sql}) IS NULL) IS NULL AS f{i}" for i, sql in enumerate(sqls.values())]
+        # In a struct, because DuckDB may know that an expression is never NULL without computing it.
+        tried = [f"TRY(struct_pack(v := {sql})) AS c{i}" for i, sql in enumerate(sqls.values())]
         self._tried = f"SELECT {', '.join(tried)} FROM {source}"
 
     def run(self, rows: pa.Table) -> tuple[pa.Table, list[np.ndarray] | None]:
-        """Columns c0, c1, ... for all rows, and where one failed the failing rows of each (their value is NULL)."""
+        """Columns c0, c1, ... for all rows, and where one failed the failing rows of each (their value is NULL).
+
+        What counts is each expression as it is written. DuckDB may fail on more than that, never on less.
+        """
         try:
             return self._session.run(self._strict, self._operator, in0=rows), None
         except ROW_ERRORS as error:
-            result, masks = self._narrow(rows, error)
+            with self._session.literally():
+                try:
+                    self._session.run(self._strict, self._operator, in0=rows.slice(0, 0))
+                except ROW_ERRORS as whatever:  # It fails without any row.
+                    raise self._hopeless(whatever) from error
+                result, masks = self._columnar(rows) or self._halving(rows)
             for expression, mask in zip(self._expressions.values(), masks, strict=True):
                 if len(mask) and expression.constant:
                     raise self._hopeless(error) from error
@@ -78,35 +87,20 @@ class Evaluator:
             if len(mask):
                 into.add(rule, mask, expression.reasons(self._session, rows.take(pa.array(mask))))
 
-    def _narrow(self, rows: pa.Table, error: Exception) -> tuple[pa.Table, list[np.ndarray]]:
-        try:
-            self._session.run(self._strict, self._operator, in0=rows.slice(0, 0))
-        except ROW_ERRORS as whatever:  # It fails without any row.
-            raise self._hopeless(whatever) from error
-        return self._columnar(rows) or self._halving(rows, error)
-
     def _columnar(self, rows: pa.Table) -> tuple[pa.Table, list[np.ndarray]] | None:
-        """By TRY, for all rows at once. None where DuckDB cannot TRY these expressions or finds nobody to blame."""
+        """By TRY, for all rows at once. None where DuckDB cannot TRY these expressions."""
         try:
-            result = self._session.run_literally(self._tried, self._operator, in0=rows)
+            result = self._session.run(self._tried, self._operator, in0=rows)
         except (DefinitionError, *ROW_ERRORS):
             return None
-        count = len(self._expressions)
-        masks = [np.flatnonzero(result.column(f"f{i}").to_numpy()) for i in range(count)]
-        if not any(len(m) for m in masks):
-            return None
-        return result.select([f"c{i}" for i in range(count)]), masks
+        masks = [np.flatnonzero(column.is_null().to_numpy()) for column in result.columns]
+        values = [pc.struct_field(column, "v") for column in result.columns]
+        return pa.table(values, names=result.column_names), masks
 
-    def _halving(self, rows: pa.Table, error: Exception) -> tuple[pa.Table, list[np.ndarray]]:
+    def _halving(self, rows: pa.Table) -> tuple[pa.Table, list[np.ndarray]]:
         """By trying ever fewer rows, each expression alone."""
-        columns, masks = {}, []
-        for i, expression in enumerate(self._expressions.values()):
-            values, failed = expression.halve(self._session, rows)
-            columns[f"c{i}"] = values
-            masks.append(failed)
-        if not any(len(m) for m in masks):
-            raise self._hopeless(error) from error
-        return pa.table(columns), masks
+        found = [expression.halve(self._session, rows) for expression in self._expressions.values()]
+        return pa.table({f"c{i}": values for i, (values, _) in enumerate(found)}), [failed for _, failed in found]
 
     def _hopeless(self, error: BaseException) -> DroplessError:
         return expression_failed(self._operator.relation, first_line(error), self._operator.where)

@@ -7,7 +7,8 @@ as the same type (UUID comes back as VARCHAR), `in0` is wrapped so that expressi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -86,12 +87,16 @@ class Session:
         except duckdb.Error as error:
             raise expression_failed(where.relation, first_line(error), where.where) from error
 
-    def run_literally(self, sql: str, where: Operator, /, **tables: pa.Table) -> pa.Table:
-        """As `run`, with every TRY around all of its expression: DuckDB may not compute shared parts outside of it."""
+    @contextmanager
+    def literally(self) -> Iterator[None]:
+        """Inside, DuckDB computes no part of an expression earlier than written, though two expressions share it.
+
+        Else `coalesce(a, CAST(b AS INT))` may fail on a row whose `a` is there, and a TRY may not hold what is in it.
+        """
         rows = self._con.sql("SELECT current_setting('disabled_optimizers')").fetchall()
         self._con.execute("SET disabled_optimizers = 'common_subexpressions'")
         try:
-            return self.run(sql, where, **tables)
+            yield
         finally:
             self._con.execute(f"SET disabled_optimizers = '{rows[0][0]}'")
 
