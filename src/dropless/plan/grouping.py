@@ -15,7 +15,18 @@ from sqlglot import exp
 from dropless.plan import ir
 from dropless.plan.bind import quote
 from dropless.plan.draft import Column, Recompute, column
-from dropless.plan.expr import bare, columns_in, function_name, is_constant, reference, rewrite, sql, unparen
+from dropless.plan.expr import (
+    bare,
+    columns_in,
+    conjuncts,
+    function_name,
+    is_constant,
+    quoted,
+    reference,
+    rewrite,
+    sql,
+    unparen,
+)
 from dropless.plan.query import ties
 
 if TYPE_CHECKING:
@@ -191,6 +202,7 @@ class Calls:
     general: list[tuple[str, str, exp.Expression]] = field(default_factory=list)
     """(name, type, call over the columns before), where the aggregate does not add up from parts."""
     types: dict[str, str] = field(default_factory=dict)
+    wide: dict[str, str] = field(default_factory=dict)
 
     def taken(self) -> list[str]:
         return [*(n for n, _ in self.before), *(c.name for c in self.calls), *(n for n, _, _ in self.general)]
@@ -199,7 +211,7 @@ class Calls:
         """The name of the column that holds the expression before the aggregate."""
         node = unparen(node)
         if cast:
-            node = exp.Cast(this=node, to=exp.DataType.build(cast, dialect="duckdb"))
+            node = exp.Cast(this=node, to=_type(cast))
         for name, have in self.before:
             if have == node:
                 return name
@@ -207,6 +219,19 @@ class Calls:
         name = self.select.free(own or wanted, self.taken())
         self.before.append((name, node))
         return name
+
+    def part(self, func: str, argument: str | None, kind: str, wanted: str, filtered: str | None) -> exp.Column:
+        """The column of one accumulator; the same one where it is there already."""
+        for have in self.calls:
+            if (have.func, have.argument, have.filter) == (func, argument, filtered):
+                return quoted(have.name)
+        name = self.select.free(wanted, self.taken())
+        carried = column(name, kind)
+        given = next((self.type_of(e) for n, e in self.before if n == argument), "")
+        self.calls.append(ir.Call(name, func, argument, carried.type, column("", given).type, filtered))
+        if carried.wide:
+            self.wide[name] = carried.wide
+        return quoted(name)
 
     def type_of(self, node: exp.Expression) -> str:
         key = sql(node)
@@ -226,7 +251,9 @@ def run(select: Select) -> None:
     found = _once([a for e in _clauses(select) for a in aggregates_in(select, e)])
     split = all(_decomposes(calls, node) for node in found)
     for node in found:
-        _plan_call(calls, node, labels.get(node), split)
+        (_plan_call if split else _plan_general)(calls, node, labels.get(node))
+    if calls.before:
+        select.project(calls.before, "arguments")
     if select.sets is None:
         _grouped(select, calls, list(key_names.values()), split)
     else:
@@ -234,8 +261,6 @@ def run(select: Select) -> None:
     _rewrite_clauses(select, calls, key_names)
     if select.having is not None:
         condition, select.having = select.having, None
-        from dropless.plan.expr import conjuncts
-
         select.filter(conjuncts(condition), "having")
 
 
@@ -304,12 +329,12 @@ def _grouping_value(select: Select, node: exp.Grouping, key_names: dict[exp.Expr
     total: exp.Expression | None = None
     for i, name in enumerate(names):
         bit = exp.Mul(
-            this=exp.column(exp.to_identifier(f"grouping({name})", quoted=True)),
+            this=quoted(f"grouping({name})"),
             expression=exp.Literal.number(2 ** (len(names) - 1 - i)),
         )
         total = bit if total is None else exp.Add(this=total, expression=bit)
     assert total is not None
-    return exp.Cast(this=exp.Paren(this=total), to=exp.DataType.build("BIGINT", dialect="duckdb"))
+    return exp.Cast(this=exp.Paren(this=total), to=_type("BIGINT"))
 
 
 # ---------------------------------------------------------------- calls
@@ -365,77 +390,65 @@ def _decomposes(calls: Calls, node: exp.Expression) -> bool:
     return False
 
 
-def _plan_call(calls: Calls, node: exp.Expression, label: str | None, split: bool) -> None:
-    if not split:
-        _plan_general(calls, node, label)
-        return
+def _plan_call(calls: Calls, node: exp.Expression, label: str | None) -> None:
+    """Adds the accumulators of an aggregate and notes the expression over them that equals it."""
     name, call, condition = _parts(node)
     shape = _argument(call)
     assert shape is not None
     argument, is_distinct = shape
-    filtered = calls.lift(condition, "filter", _bool(calls, condition)) if condition is not None else None
-
-    def part(func: str, column_: str | None, kind: str, wanted: str, argument_type: str = "") -> exp.Expression:
-        for have in calls.calls:
-            if (have.func, have.argument, have.filter) == (func, column_, filtered):
-                return exp.column(exp.to_identifier(have.name, quoted=True))
-        free = calls.select.free(wanted, calls.taken())
-        calls.calls.append(ir.Call(free, func, column_, kind, argument_type, filtered))
-        return exp.column(exp.to_identifier(free, quoted=True))
-
+    filtered = calls.lift(condition, "filter", _unless(calls, condition, "BOOLEAN")) if condition is not None else None
     if argument is None:
-        calls.after[node] = part("count_star", None, "BIGINT", label or "count")
-        return
-    if name in ("count_if", "countif"):
-        inner = calls.lift(
-            exp.Coalesce(this=argument.copy(), expressions=[exp.false()]) if filtered else argument,
-            "condition",
-            "BOOLEAN",
-        )
-        if filtered:
-            inner = calls.lift(exp.and_(argument.copy(), condition.copy()), "condition", "BOOLEAN")  # type: ignore[union-attr]
-        filtered = inner
-        count = part("count_star", None, "BIGINT", label or "count")
-        calls.after[node] = exp.Cast(this=count, to=exp.DataType.build(calls.type_of(node), dialect="duckdb"))
-        return
-    kind = calls.type_of(argument)
-    calls.after[node] = _split_call(calls, name, argument, is_distinct, kind, label, part)
+        calls.after[node] = calls.part("count_star", None, "BIGINT", label or "count", filtered)
+    elif name in ("count_if", "countif"):
+        both = argument if condition is None else exp.and_(argument.copy(), condition.copy())
+        filtered = calls.lift(both, "condition", _unless(calls, both, "BOOLEAN"))
+        count = calls.part("count_star", None, "BIGINT", label or "count", filtered)
+        calls.after[node] = exp.Cast(this=count, to=_type(calls.type_of(node)))
+    else:
+        calls.after[node] = _split_call(calls, name, argument, is_distinct, label, filtered)
 
 
-def _bool(calls: Calls, node: exp.Expression) -> str | None:
-    return None if calls.type_of(node) == "BOOLEAN" else "BOOLEAN"
+def _unless(calls: Calls, node: exp.Expression, kind: str) -> str | None:
+    """The type to cast to, or None where the expression has it."""
+    return None if calls.type_of(node) == kind else kind
+
+
+def _type(kind: str) -> exp.DataType:
+    return exp.DataType.build(kind, dialect="duckdb")
 
 
 def _split_call(
-    calls: Calls, name: str, argument: exp.Expression, is_distinct: bool, kind: str, label: str | None, part: object
+    calls: Calls, name: str, argument: exp.Expression, is_distinct: bool, label: str | None, filtered: str | None
 ) -> exp.Expression:
     """The expression over accumulators that the aggregate equals."""
-    assert callable(part)
-    cast = "BOOLEAN" if name in ("bool_and", "bool_or") and kind != "BOOLEAN" else None
-    if name == "sum" and kind == "BOOLEAN":
+    kind = calls.type_of(argument)
+    cast = None
+    if name in ("bool_and", "bool_or"):
+        cast = _unless(calls, argument, "BOOLEAN")
+    elif name == "sum" and kind == "BOOLEAN":
         cast = "INTEGER"
-    if cast:
-        kind = cast
+    kind = cast or kind
     lifted = calls.lift(argument, "value", cast)
     suffix = "_distinct" if is_distinct else ""
-    sum_type = kind if kind not in INTEGERS else "HUGEINT"
-    if kind.startswith("DECIMAL"):
-        sum_type = re.sub(r"\(\d+", "(38", kind)
-    elif kind in FLOATS:
-        sum_type = "DOUBLE"
-    carrier = column("", sum_type).type
-    match name:
-        case "count":
-            return part("count" + suffix, lifted, "BIGINT", label or "count", kind)  # type: ignore[no-any-return]
-        case "sum":
-            return part("sum" + suffix, lifted, carrier, label or "sum", kind)  # type: ignore[no-any-return]
-        case "avg" | "mean":
-            total = part("sum" + suffix, lifted, carrier, "sum", kind)
-            count = part("count" + suffix, lifted, "BIGINT", "count", kind)
-            double = exp.DataType.build("DOUBLE", dialect="duckdb")
-            return exp.Div(this=exp.Cast(this=total, to=double), expression=count, typed=False, safe=False)
+    if name == "count":
+        return calls.part("count" + suffix, lifted, "BIGINT", label or "count", filtered)
+    if name in ("sum", "avg", "mean"):
+        total = calls.part(
+            "sum" + suffix, lifted, sum_type(kind), label if label and name == "sum" else "sum", filtered
+        )
+        if name == "sum":
+            return total
+        count = calls.part("count" + suffix, lifted, "BIGINT", "count", filtered)
+        return exp.Div(this=exp.Cast(this=total, to=_type("DOUBLE")), expression=count, typed=False, safe=False)
     func = {"bool_and": "min", "bool_or": "max"}.get(name, name)
-    return part(func, lifted, kind, label or func, kind)  # type: ignore[no-any-return]
+    return calls.part(func, lifted, kind, label or func, filtered)
+
+
+def sum_type(kind: str) -> str:
+    """The type DuckDB gives a sum of this type."""
+    if kind.startswith("DECIMAL"):
+        return re.sub(r"\(\d+", "(38", kind)
+    return "DOUBLE" if kind in FLOATS else "HUGEINT"
 
 
 def _plan_general(calls: Calls, node: exp.Expression, label: str | None) -> None:
@@ -446,7 +459,7 @@ def _plan_general(calls: Calls, node: exp.Expression, label: str | None) -> None
     if _parts(node)[0] not in UNORDERED:
         call = _ordered(call)
     calls.general.append((name, kind, call))
-    calls.after[node] = exp.column(exp.to_identifier(name, quoted=True))
+    calls.after[node] = quoted(name)
 
 
 STRUCTURE = (
@@ -474,7 +487,7 @@ def lift_arguments(node: exp.Expression, lift: object) -> exp.Expression:
             ):
                 walk(child)
             elif next(columns_in(child), None) is not None:
-                child.replace(exp.column(exp.to_identifier(lift(child.copy()), quoted=True)))
+                child.replace(quoted(lift(child.copy())))
 
     holder = exp.Paren(this=node)
     walk(node)
@@ -483,9 +496,6 @@ def lift_arguments(node: exp.Expression, lift: object) -> exp.Expression:
 
 def _is_call(node: exp.Expression) -> bool:
     return isinstance(node, exp.Func) and not isinstance(node, (exp.Case, exp.Cast, exp.Binary))
-
-
-TIES = "__split, __position"
 
 
 def _ordered(call: exp.Expression) -> exp.Expression:
@@ -515,25 +525,19 @@ def _general_sql(call: exp.Expression, extra: list[str]) -> str:
 # ---------------------------------------------------------------- operators
 
 
-def _grouped(select: Select, calls: Calls, keys: list[str], split: bool, suffix: str = "") -> None:
-    before = select.rel
-    if calls.before:
-        select.project(list(calls.before), "arguments")
-    else:
-        select.rel = before
+def _grouped(select: Select, calls: Calls, keys: list[str], split: bool) -> None:
+    """The rows are one for each group after this, with its keys and aggregates."""
     rel = select.rel
     key_columns = [rel.column(k) for k in keys]
     where = select.env.text.at(select.node.args.get("group") or select.node)
+    name = select.draft.name(select.hint, "aggregate")
     if split:
-        typed = []
-        for call in calls.calls:
-            kind = _call_type(calls, call)
-            typed.append(kind)
+        called = [Column(c.name, c.type, c.func.startswith("count"), calls.wide.get(c.name)) for c in calls.calls]
         select.rel = select.draft.add(
             ir.Aggregate,
-            select.draft.name(select.hint, "aggregate"),
+            name,
             [rel],
-            [*key_columns, *typed],
+            [*key_columns, *called],
             relation=select.env.relation,
             where=where,
             changes="updating",
@@ -545,25 +549,17 @@ def _grouped(select: Select, calls: Calls, keys: list[str], split: bool, suffix:
         )
         return
     extra = ties(rel)
-    listed = [quote(k) for k in keys] + [f"{_general_sql(c, extra)} AS {quote(n)}" for n, _, c in calls.general]
-    columns = [*key_columns, *(column(n, t) for n, t, _ in calls.general)]
-    listed = [
-        f"CAST({text} AS {c.type}) AS {quote(c.name)}" if c.wide and i >= len(keys) else text
-        for i, (text, c) in enumerate(
-            zip([*listed[: len(keys)], *(_general_sql(c, extra) for _, _, c in calls.general)], columns, strict=True)
-        )
-    ]
-    listed = [
-        t if " AS " in t and t.endswith(quote(c.name)) else (t if i < len(keys) else f"{t} AS {quote(c.name)}")
-        for i, (t, c) in enumerate(zip(listed, columns, strict=True))
-    ]
+    general = [column(n, t) for n, t, _ in calls.general]
+    listed = [quote(k) for k in keys]
+    for carried, (_, _, call) in zip(general, calls.general, strict=True):
+        text = _general_sql(call, extra)
+        listed.append(f"{f'CAST({text} AS {carried.type})' if carried.wide else text} AS {quote(carried.name)}")
     by = f" GROUP BY {', '.join(quote(k) for k in keys)}" if keys else ""
-    name = select.draft.name(select.hint, "aggregate")
     select.rel = select.draft.add(
         ir.Keyed,
         name,
         [rel],
-        columns,
+        [*key_columns, *general],
         relation=select.env.relation,
         where=where,
         changes="updating",
@@ -574,34 +570,25 @@ def _grouped(select: Select, calls: Calls, keys: list[str], split: bool, suffix:
         sql=f"SELECT {', '.join(listed)} FROM in0{by}",
     )
     if not keys:
-        words = ", ".join(_parts(n)[0] for n in calls.after)
+        words = ", ".join(dict.fromkeys(_parts(n)[0] for n in calls.after))
         select.draft.recomputed.append(Recompute(name, f"{words} over all rows", where))
-
-
-def _call_type(calls: Calls, call: ir.Call) -> Column:
-    """The column of a call; a sum of integers is wide to the expressions after it."""
-    wide = call.func.startswith("sum") and call.argument_type in INTEGERS
-    return Column(call.name, call.type, call.func.startswith("count"), "HUGEINT" if wide else None)
 
 
 def _grouping_sets(select: Select, calls: Calls, key_names: dict[exp.Expression, str], split: bool) -> None:
     """One aggregate for each grouping set, their rows united; a key a set lacks is NULL in its rows."""
     assert select.sets is not None
-    if calls.before:
-        select.project(list(calls.before), "arguments")
     base = select.rel
-    same = Calls(select, [], calls.calls, calls.after, calls.general, calls.types)
     marks = [f"grouping({n})" for n in key_names.values()]
     parts = []
     for chosen in select.sets:
         select.rel = base
         names = [key_names[e] for e in chosen]
-        _grouped(select, same, names, split)
+        _grouped(select, calls, names, split)
         own = select.rel
         items: list[tuple[str, exp.Expression]] = []
         for name in key_names.values():
             have = base.column(name)
-            null = exp.Cast(this=exp.null(), to=exp.DataType.build(have.wide or have.type, dialect="duckdb"))
+            null = exp.Cast(this=exp.null(), to=_type(have.wide or have.type))
             items.append((name, reference(own.column(name)) if name in names else null))
         items += [(c.name, reference(c)) for c in own.columns if c.name not in names]
         items += [

@@ -11,7 +11,7 @@ from sqlglot import exp
 from dropless.errors import problem
 from dropless.plan import ir
 from dropless.plan.bind import message, quote
-from dropless.plan.draft import Column, Draft, Key, Rel, Refuse, Text, column, rename_keys
+from dropless.plan.draft import Column, Draft, Key, Refuse, Rel, Text, column, rename_keys
 from dropless.plan.expr import quoted
 
 
