@@ -1,1 +1,1 @@
-"""Contracts: promises about a dataset (Open Data Contract Standard v3), as rules that are SQL conditions. No I/O beyond reading contract files."""
+"""Contracts: promises about a dataset (Open Data Contract Standard v3), as rules that are SQL conditions."""

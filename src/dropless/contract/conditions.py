@@ -11,6 +11,7 @@ from dropless.connect.api import Field
 from dropless.contract.types import quote, text_literal
 
 _UNKNOWN = re.compile(r'Referenced column "((?:[^"]|"")*)" (?:was )?not found')
+_SYNTAX = "not SQL"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class Judge:
             columns[name] = "VARCHAR"
         return unknown
 
+    def query(self, text: str) -> str | None:
+        """Why the text is not one query; what it reads is judged when it is planned."""
+        said = self._try(f"EXPLAIN SELECT (\n{text}\n)")
+        return said if said is not None and said.startswith(_SYNTAX) else None
+
     def _bind(self, sql: str, columns: dict[str, str]) -> str | None:
         if ";" in re.sub(r"'(?:[^']|'')*'", "", sql):
             return "one condition is expected, found several statements"
@@ -79,5 +85,7 @@ class Judge:
             self.con.execute(query).fetchall()
         except duckdb.Error as error:
             said = str(error).split("\n\nLINE ")[0]
+            if isinstance(error, duckdb.ParserException):
+                return f"{_SYNTAX}: {said.partition(': ')[2]}"
             return re.sub(r"^[A-Za-z ]+ Error: ", "", said).strip()
         return None

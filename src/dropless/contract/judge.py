@@ -13,7 +13,5 @@ def judged(rules: Iterable[Rule]) -> list[Rule]:
 
 
 def rule_sql(rules: Sequence[Rule]) -> str:
-    """A SELECT list of one BOOLEAN per rule of `judged(rules)`, in order, named `r0`, `r1`, ...: TRUE where it is broken."""
-    return ", ".join(
-        f"coalesce(NOT ({rule.sql}\n), false) AS r{i}" for i, rule in enumerate(judged(rules))
-    )
+    """A SELECT list of one BOOLEAN per rule of `judged(rules)`, named `r0`, `r1`, ...: TRUE where it is broken."""
+    return ", ".join(f"coalesce(NOT ({rule.sql}\n), false) AS r{i}" for i, rule in enumerate(judged(rules)))

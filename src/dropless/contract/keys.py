@@ -55,7 +55,19 @@ RULES_3_0 = {
 }
 """Names that version 3.0 had under `rule`."""
 
-LOGICAL_TYPES = ("string", "date", "timestamp", "time", "number", "integer", "object", "array", "boolean", "map", "vector")
+LOGICAL_TYPES = (
+    "string",
+    "date",
+    "timestamp",
+    "time",
+    "number",
+    "integer",
+    "object",
+    "array",
+    "boolean",
+    "map",
+    "vector",
+)
 
 _RANGE = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
@@ -71,4 +83,4 @@ OPTIONS = {
     "array": ("minItems", "maxItems", "uniqueItems"),
     "vector": ("dimensions", "elementType", "distanceMetric", "embeddingModel", "embeddingModelVersion", "normalized"),
 }
-"""What `logicalTypeOptions` may hold for a logical type. `enum` is not the standard's place for it, but a common one."""
+"""What `logicalTypeOptions` may hold for a logical type. `enum` has its place beside it, but is often written there."""

@@ -13,7 +13,7 @@ Action = Literal["quarantine", "warn", "stop"]
 
 @dataclass(frozen=True)
 class Rule:
-    """A condition on one record. `sql` is DuckDB SQL over the typed columns; the rule is broken where it is FALSE (NULL holds).
+    """A condition on one record. `sql` is DuckDB SQL over the typed columns; it is broken where FALSE (NULL holds).
 
     `name` is `COLUMN.KEYWORD` with the contract's own keyword, or the quality rule's name. Rules `COLUMN.type` and
     `COLUMN.required` have no `sql`: the decoder judges them, because only it sees the text.
@@ -29,7 +29,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class UniqueRule:
-    """No two accepted records agree on `columns` (NULLs differ from everything). The first in (split, position) order stays."""
+    """No two accepted records agree on `columns` (NULLs differ from everything).
+
+    The first in (split, position) order stays.
+    """
 
     name: str
     columns: tuple[str, ...]
@@ -39,7 +42,7 @@ class UniqueRule:
 
 @dataclass(frozen=True)
 class BatchRule:
-    """A condition on all records of a run: `kind` and `arguments` as `batch` and `arguments` of `spec.model.CheckSpec`."""
+    """A condition on all records of a run: `kind` and `arguments` are `CheckSpec.batch` and `CheckSpec.arguments`."""
 
     name: str
     kind: str

@@ -8,8 +8,9 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from dropless.contract import types
+from dropless.contract.keys import OPTIONS
 from dropless.contract.types import Limit, text_literal
-from dropless.document import Node, suggestion
+from dropless.document import Node, shorten, suggestion
 
 if TYPE_CHECKING:
     from dropless.contract.odcs import ContractReader
@@ -44,13 +45,35 @@ _ISO_FORMATS = {
     "TIME": ("HH:mm:ss", "HH:mm:ss.SSS", "time"),
     "TIMESTAMP": ("yyyy-MM-dd HH:mm:ss", "yyyy-MM-dd'T'HH:mm:ss", "yyyy-MM-dd'T'HH:mm:ssXXX", "date-time"),
 }
+_REASONS = {
+    "minLength": "is shorter than",
+    "maxLength": "is longer than",
+    "pattern": "does not match",
+    "format": "is not of the format",
+    "minimum": "is less than",
+    "maximum": "is more than",
+    "exclusiveMinimum": "is not more than",
+    "exclusiveMaximum": "is not less than",
+    "multipleOf": "is not a multiple of",
+    "minItems": "has fewer items than",
+    "maxItems": "has more items than",
+    "dimensions": "has not the dimensions",
+}
+_PLAIN_REASONS = {"enum": "is none of the values listed", "uniqueItems": "repeats an item"}
 _COMPARE = {"minimum": ">=", "maximum": "<=", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
 
 
-def conditions(reader: ContractReader, node: Node, what: str, logical: str, type_: str, value: str) -> Iterator[Condition]:
-    """The conditions that the options of a property state over `value`, in the order they are written."""
-    from dropless.contract.keys import OPTIONS
+def reason(name: str, keyword: str, node: Node) -> str:
+    """What a dead letter says of a record that breaks a rule."""
+    if keyword in _REASONS:
+        return f"{name} {_REASONS[keyword]} {shorten(node.raw)}"
+    return f"{name} {_PLAIN_REASONS.get(keyword, f'breaks {keyword}')}"
 
+
+def conditions(
+    reader: ContractReader, node: Node, what: str, logical: str, type_: str, value: str
+) -> Iterator[Condition]:
+    """The conditions that the options of a property state over `value`, in the order they are written."""
     allowed = OPTIONS[logical]
     everywhere = {name for names in OPTIONS.values() for name in names}
     for key, child in reader.children(node, f'{what}: "logicalTypeOptions"').items():
@@ -68,7 +91,9 @@ def conditions(reader: ContractReader, node: Node, what: str, logical: str, type
             yield key, condition, child
 
 
-def _condition(reader: ContractReader, key: str, node: Node, what: str, logical: str, type_: str, value: str) -> str | None:
+def _condition(
+    reader: ContractReader, key: str, node: Node, what: str, logical: str, type_: str, value: str
+) -> str | None:
     match key:
         case "minLength" | "maxLength":
             count = reader.whole(node, what)
@@ -151,7 +176,9 @@ def literal(type_: str, node: Node) -> str | None:
     return None if limit.always is not None else limit.sql
 
 
-def _compare(reader: ContractReader, key: str, node: Node, what: str, logical: str, type_: str, value: str) -> str | None:
+def _compare(
+    reader: ContractReader, key: str, node: Node, what: str, logical: str, type_: str, value: str
+) -> str | None:
     operator = _COMPARE[key]
     if logical in ("date", "timestamp", "time"):
         moment = types.moment(type_, node.raw) if isinstance(node.value, str) else None

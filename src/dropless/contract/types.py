@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, InvalidOperation
 
+from dropless.document import Node
+
 INTEGERS = {
     "TINYINT": (-(1 << 7), (1 << 7) - 1),
     "SMALLINT": (-(1 << 15), (1 << 15) - 1),
@@ -102,6 +104,12 @@ def scalar(logical: str | None, physical_text: str | None) -> str:
             return _DEFAULTS[logical]
         return found
     return _DEFAULTS[logical]
+
+
+def is_unsigned_64(options: Node | None) -> bool:
+    """Whether the options ask for integers beyond BIGINT."""
+    found = options.get("format") if options is not None else None
+    return found is not None and found.value == "u64"
 
 
 def logical_of(type_: str) -> str:

@@ -9,8 +9,6 @@ The message names the line and what the YAML reader expected there. Correct the 
 Write a contract, or let `dropless contract infer FILE` write one from data.""",
     "contract.duplicate_key": """A key stands twice in one mapping.
 YAML would silently keep one of the two. Remove the one that is not meant.""",
-    "contract.too_large": """The contract is larger or more deeply nested than a contract can reasonably be.
-Look for YAML aliases that expand without end. Split the file if it is really that large.""",
     "contract.unknown_field": """A key is not one of the Open Data Contract Standard at this place.
 Usually a slip of the pen; the message names the nearest known key. Extensions belong under customProperties.""",
     "contract.missing_field": """A key that the standard requires is absent.
@@ -33,4 +31,6 @@ The message is DuckDB's own. Aggregates and subqueries do not belong in a row co
 Look-around and back-references are not available. Rewrite the pattern.""",
     "contract.option_misfit": """An option has no meaning for the property's logical type.
 For instance minLength on an integer. Remove it or correct the logical type.""",
+    "contract.duplicate_name": """Two properties of an object, or two rules, have one name.
+Letter case does not tell properties apart, as in SQL. Dead letters and verdicts name rules, so these must differ too.""",
 }
