@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 
 import duckdb
 
@@ -62,20 +61,6 @@ class Binder:
         self.table("__types0", [Column(c.name, c.type) for c in columns])
         found = self._con.execute(f"SELECT CAST(({expression}) AS VARCHAR) FROM __types0").fetchone()
         return None if found is None or found[0] is None else str(found[0])
-
-    @cached_property
-    def aggregates(self) -> frozenset[str]:
-        """Lower-case names of all aggregate functions."""
-        return self._functions("function_type = 'aggregate'")
-
-    @cached_property
-    def unstable(self) -> frozenset[str]:
-        """Lower-case names of functions whose value is not settled by their arguments."""
-        return self._functions("stability <> 'CONSISTENT'") - {"getvariable", "error"}
-
-    def _functions(self, condition: str) -> frozenset[str]:
-        found = self._con.execute(f"SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE {condition}")
-        return frozenset(str(name) for (name,) in found.fetchall())
 
     def close(self) -> None:
         self._con.close()

@@ -211,16 +211,18 @@ class _Builder:
         env = Env(self.draft, text, name, tables)
         before = (dict(self.draft.operators), list(self.draft.recomputed), list(self.draft.notes))
         try:
-            self._describe(text)
+            doubt = self._describe(text)
             rel = plan_query(self.trees[name], env, name)
+            if doubt is not None:
+                raise doubt
             _refuse_names(name, rel.names(), text.where)
         except Refuse:
             self.draft.operators, self.draft.recomputed, self.draft.notes = before
             raise
         self._end(name, self._own(name, rel, text))
 
-    def _describe(self, text: Text) -> None:
-        """DuckDB binds the whole text. Where it names an unknown column the planner is left to find them all."""
+    def _describe(self, text: Text) -> Refuse | None:
+        """DuckDB binds the whole text. Its word on an unknown column is returned, so that the planner can find them all."""
         try:
             self.draft.binder.describe(text.sql.rstrip().rstrip(";"))
         except duckdb.Error as error:
@@ -228,10 +230,10 @@ class _Builder:
             if said.startswith(
                 ("referenced column", "referenced table", "values list", 'table "')
             ) or "Ambiguous reference" in str(error):
-                self._pending = Refuse(problem("plan.unknown_column", said, text.line(line)))
-                return
+                return Refuse(problem("plan.unknown_column", said, text.line(line)))
             code = "plan.sql_syntax" if isinstance(error, duckdb.ParserException) else "plan.type"
             raise Refuse(problem(code, said, text.line(line))) from error
+        return None
 
     def _own(self, name: str, rel: Rel, text: Text) -> Rel:
         """The relation ends in an operator of its own, also where it changes nothing."""

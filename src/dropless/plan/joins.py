@@ -1,304 +1,26 @@
-"""FROM and JOIN: what a SELECT reads, what `*` means, and which operator joins each pair.
+"""Which operator joins each pair of relations in a FROM.
 
 A log meets a table in a Lookup (row-wise), a log in a Join (inner, with an equality) or in a Keyed (outer, semi, anti).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import duckdb
 from sqlglot import exp
 
 from dropless.plan import ir
-from dropless.plan.bind import quote
-from dropless.plan.draft import Column, Key, Recompute, Rel, did_you_mean, rename_keys
-from dropless.plan.expr import bare, conjuncts, names_in, quoted, reference, sql, unparen
-from dropless.plan.query import Env, plan_query, register, renamed
-from dropless.plan.scope import Scope, Source, inside_names
+from dropless.plan.bind import message, quote
+from dropless.plan.draft import Column, Key, Recompute, Rel, rename_keys
+from dropless.plan.expr import bare, conjunction, names_in, quoted, reference, sql, unparen
+from dropless.plan.from_clause import Factor
+from dropless.plan.query import Env, rename_to
+from dropless.plan.scope import Scope
 
-WINDOW_TABLES = {"tumble", "tumbling", "hop", "hopping", "session", "sessionize", "cumulate"}
-
-
-@dataclass
-class Factor:
-    """One thing in FROM. `how` says how it is joined to what stands before it."""
-
-    alias: str
-    rel: Rel | None
-    node: exp.Expression
-    how: str = "cross"
-    on: exp.Expression | None = None
-    using: list[str] = field(default_factory=list)
-    natural: bool = False
-    unnest: exp.Expression | None = None
-    unnest_name: str = "unnest"
-    table: str = ""
-    conditions: list[exp.Expression] = field(default_factory=list)
-    source: Source | None = None
-
-
-# ---------------------------------------------------------------- reading
-
-
-def read_from(node: exp.Select, env: Env, hint: str) -> list[Factor]:
-    """Plans every relation in FROM and returns them in order, with how each is joined."""
-    first = _factor(node.args["from_"].this, env, hint)
-    factors = [first, *(_nested(first.node, env, hint))]
-    for join in node.args.get("joins") or []:
-        factors += _joined(join, env, hint)
-    seen: set[str] = set()
-    for factor in factors:
-        if factor.alias.lower() in seen:
-            raise env.refuse(
-                "plan.ambiguous_column",
-                f'two relations in FROM are called "{factor.alias}"',
-                factor.node,
-                "give one an alias",
-            )
-        seen.add(factor.alias.lower())
-    return factors
-
-
-def _nested(node: exp.Expression, env: Env, hint: str) -> list[Factor]:
-    """The joins that sqlglot hangs under a table of a comma list."""
-    found: list[Factor] = []
-    for join in node.args.get("joins") or []:
-        found += _joined(join, env, hint)
-    return found
-
-
-def _joined(join: exp.Join, env: Env, hint: str) -> list[Factor]:
-    method, side, kind = (str(join.args.get(a) or "").upper() for a in ("method", "side", "kind"))
-    if method not in ("", "NATURAL"):
-        raise env.refuse("plan.unsupported", f"{method} JOIN is not planned", join, "join with conditions in ON")
-    if kind in ("SEMI", "ANTI"):
-        how = kind.lower()
-    elif side:
-        how = side.lower()
-    else:
-        how = "inner" if join.args.get("on") or join.args.get("using") or method or kind == "INNER" else "cross"
-    factor = _factor(join.this, env, hint)
-    factor.how, factor.on, factor.natural = how, join.args.get("on"), method == "NATURAL"
-    factor.using = [i.name for i in join.args.get("using") or []]
-    if factor.unnest is not None and (
-        how not in ("cross", "inner", "left")
-        or not (factor.on is None or isinstance(factor.on, exp.Boolean))
-        or (how == "left")
-    ):
-        raise env.refuse(
-            "plan.unsupported",
-            f"{how.upper()} JOIN with unnest is not planned",
-            join,
-            "use a comma or CROSS JOIN before unnest",
-        )
-    return [factor, *_nested(join.this, env, hint)]
-
-
-def _factor(node: exp.Expression, env: Env, hint: str) -> Factor:
-    alias = node.args.get("alias")
-    names = [c.name for c in alias.args.get("columns") or []] if isinstance(alias, exp.TableAlias) else []
-    for clause, word in (
-        ("sample", "TABLESAMPLE"),
-        ("pivots", "PIVOT"),
-        ("ordinality", "WITH ORDINALITY"),
-        ("offset", "WITH ORDINALITY"),
-    ):
-        if node.args.get(clause):
-            raise env.refuse("plan.unsupported", f"{word} is not planned", node)
-    match node:
-        case exp.Table() if isinstance(node.this, exp.Identifier):
-            return _relation(node, names, env, hint)
-        case exp.Table():
-            raise _table_function(node, env)
-        case exp.Subquery() if isinstance(node.this, (exp.Select, exp.SetOperation, exp.Subquery)):
-            called = node.alias or "subquery"
-            rel = plan_query(
-                node.unwrap() if isinstance(node.this, exp.Subquery) else node.this, env, f"{hint}.{called}"
-            )
-            rel = renamed(rel, names, env, f"{hint}.{called}", node)
-            return Factor(called, rel, node, table=register(rel, env, f"{hint}.{called}").table)
-        case exp.Unnest() if len(node.expressions) == 1:
-            return Factor(
-                node.alias or "unnest",
-                None,
-                node,
-                unnest=node.expressions[0],
-                unnest_name=names[0] if names else "unnest",
-            )
-        case exp.Lateral() if isinstance(node.this, (exp.Explode, exp.Unnest)):
-            inner = node.this.this if isinstance(node.this, exp.Explode) else node.this.expressions[0]
-            return Factor(node.alias or "unnest", None, node, unnest=inner, unnest_name=names[0] if names else "unnest")
-    word = "LATERAL" if isinstance(node, exp.Lateral) else node.key.upper()
-    raise env.refuse(
-        "plan.unsupported", f"{word} in FROM is not planned", node, "make it a transform or a source of its own"
-    )
-
-
-def _relation(node: exp.Table, names: list[str], env: Env, hint: str) -> Factor:
-    if node.args.get("db"):
-        raise env.refuse(
-            "plan.unknown_relation",
-            f'"{sql(node)}" names a schema; a transform reads sources and transforms by their name',
-            node,
-            did_you_mean(node.name, env.tables),
-        )
-    named = env.tables.get(node.name.lower())
-    if named is None:
-        raise env.refuse(
-            "plan.unknown_relation", f'there is no relation "{node.name}"', node, did_you_mean(node.name, env.tables)
-        )
-    rel = renamed(named.rel, names, env, hint, node)
-    return Factor(node.alias or node.name, rel, node, table=named.table)
-
-
-def _table_function(node: exp.Table, env: Env) -> Exception:
-    name = (node.this.name if isinstance(node.this, exp.Anonymous) else node.this.key).lower()
-    if name in WINDOW_TABLES:
-        return env.refuse(
-            "plan.unsupported",
-            f"the event-time window {name}(...) is not planned yet",
-            node,
-            "group by time_bucket(INTERVAL ..., column), which keeps every window open",
-        )
-    return env.refuse(
-        "plan.unsupported", f"the table function {name}(...) is not planned", node, "declare what it reads as a source"
-    )
-
-
-def scope_of(factors: list[Factor], env: Env, outer: Scope | None) -> Scope:
-    """The names in reach, with every join condition resolved into its factor's `conditions`."""
-    visible: list[tuple[str, tuple[Column, ...]]] = []
-    for factor in factors:
-        if factor.rel is None:
-            visible.append((factor.alias, (_unnested(factor, visible, env),)))
-        else:
-            visible.append((factor.alias, factor.rel.columns))
-    scope = Scope([], env.text, outer)
-    for factor, source in zip(factors, inside_names(visible), strict=True):
-        factor.source = source
-        before = Scope(list(scope.sources), env.text, None, dict(scope.merged), set(scope.hidden))
-        scope.sources.append(source)
-        _using(factor, before, scope, env)
-        if factor.on is not None and factor.unnest is None:
-            if next(factor.on.find_all(exp.Query), None) is not None:
-                raise env.refuse(
-                    "plan.unsupported",
-                    "a subquery in ON is not planned",
-                    factor.on,
-                    "move it to WHERE, or to a CTE that is joined",
-                )
-            factor.conditions += [scope.resolve(c) for c in conjuncts(factor.on)]
-        if factor.how in ("semi", "anti"):
-            scope.sources.pop()
-    return scope
-
-
-def _unnested(factor: Factor, before: list[tuple[str, tuple[Column, ...]]], env: Env) -> Column:
-    """The column that an unnest in FROM gives: named by its alias list, typed by the list's elements."""
-    import duckdb
-
-    from dropless.plan.bind import message
-    from dropless.plan.draft import column
-
-    assert factor.unnest is not None
-    sources = inside_names(before)
-    scope = Scope(sources, env.text)
-    resolved = scope.resolve(factor.unnest)
-    if scope.problems:
-        from dropless.plan.draft import Refuse
-
-        raise Refuse(*scope.problems)
-    columns = [c.named(s.inside[c.name]) for s in sources for c in s.columns]
-    try:
-        (kind,) = env.draft.binder.types([("in0", columns)], [f"unnest({sql(resolved)})"])
-    except duckdb.Error as error:
-        raise env.refuse("plan.type", message(error)[0], factor.node) from error
-    return column(factor.unnest_name, kind)
-
-
-def _using(factor: Factor, before: Scope, scope: Scope, env: Env) -> None:
-    """USING and NATURAL: equal columns are one, taken from the side that always has it."""
-    assert factor.source is not None
-    names = factor.using
-    if factor.natural:
-        known = {n.lower() for n in before.known()}
-        names = [c.name for c in factor.source.columns if c.name.lower() in known]
-    for name in names:
-        theirs = factor.source.find(name)
-        mine = before.lookup([name], factor.node)
-        scope.problems += before.problems
-        before.problems.clear()
-        if theirs is None:
-            scope.lookup([factor.alias, name], factor.node)
-        if theirs is None or mine is None:
-            continue
-        other = scope.column(factor.source, theirs)
-        factor.conditions.append(exp.EQ(this=mine.copy(), expression=other.copy()))
-        if factor.how == "full":
-            mine = exp.Coalesce(this=mine.copy(), expressions=[other])
-        elif factor.how == "right":
-            mine = other
-        scope.merged[name.lower()] = mine
-        scope.hidden.add((factor.alias.lower(), theirs.name.lower()))
-
-
-# ---------------------------------------------------------------- star
-
-
-def is_star(item: exp.Expression) -> bool:
-    return isinstance(item, exp.Star) or (isinstance(item, exp.Column) and isinstance(item.this, exp.Star))
-
-
-def expand_star(item: exp.Expression, select: object) -> list[tuple[str, exp.Expression]]:
-    """The columns that `*` or `t.*` stands for, with EXCLUDE, REPLACE and RENAME applied."""
+if TYPE_CHECKING:
     from dropless.plan.select import Select
-
-    assert isinstance(select, Select)
-    scope, env = select.scope, select.env
-    star = item if isinstance(item, exp.Star) else item.this
-    sources = scope.sources
-    if isinstance(item, exp.Column) and item.table:
-        source = scope.source(item.table)
-        if source is None:
-            raise env.refuse(
-                "plan.unknown_relation",
-                f'there is no relation "{item.table}" in FROM',
-                item,
-                did_you_mean(item.table, [s.alias for s in sources]),
-            )
-        sources = [source]
-    left_out = _folded(star.args.get("except_"))
-    replaced = {r.alias.lower(): r.this for r in star.args.get("replace") or []}
-    renamed_ = {r.this.name.lower(): r.alias for r in star.args.get("rename") or []}
-    known = [c.name for s in sources for c in s.columns]
-    for name in [*left_out, *replaced, *renamed_]:
-        if name not in {k.lower() for k in known}:
-            raise env.refuse("plan.unknown_column", f'there is no column "{name}"', item, did_you_mean(name, known))
-    found: list[tuple[str, exp.Expression]] = []
-    for source in sources:
-        for column in source.columns:
-            folded = column.name.lower()
-            whole = not (isinstance(item, exp.Column) and item.table)
-            if folded in left_out or (whole and (source.alias.lower(), folded) in scope.hidden):
-                continue
-            if folded in replaced:
-                value = select.resolve(replaced[folded])
-            elif whole and folded in scope.merged:
-                value = scope.merged[folded].copy()
-            else:
-                value = scope.column(source, column)
-            found.append((renamed_.get(folded, column.name), value))
-    return found
-
-
-def _folded(node: object) -> set[str]:
-    if node is None:
-        return set()
-    nodes = node if isinstance(node, list) else [node]
-    return {n.name.lower() for n in nodes}
-
-
-# ---------------------------------------------------------------- joining
 
 
 @dataclass
@@ -318,11 +40,8 @@ class Side:
         return self.rel.column(self.names[inside])
 
 
-def join_all(select: object) -> Rel:
+def join_all(select: Select) -> Rel:
     """Adds the joins and returns a relation whose columns have the SELECT's inside names."""
-    from dropless.plan.select import Select
-
-    assert isinstance(select, Select)
     factors = select.factors
     if any(f.how in ("right", "full") for f in factors):
         pool: list[exp.Expression] = []
@@ -378,10 +97,7 @@ def _equality(condition: exp.Expression, done: list[Factor], new: Factor) -> boo
 class Joiner:
     """Joins the factors of one SELECT from left to right."""
 
-    def __init__(self, select: object, pool: list[exp.Expression], factors: list[Factor]) -> None:
-        from dropless.plan.select import Select
-
-        assert isinstance(select, Select)
+    def __init__(self, select: Select, pool: list[exp.Expression], factors: list[Factor]) -> None:
         self.select, self.env, self.draft, self.hint = select, select.env, select.draft, select.hint
         self.pool, self.factors = pool, factors
 
@@ -401,8 +117,6 @@ class Joiner:
             later += [f.unnest for f in rest[number + 1 :] if f.unnest is not None]
             side = self._unnest(side, factor, later) if factor.unnest is not None else self._join(side, factor, later)
         assert not self.pool, self.pool
-        if len(rest) == 0:
-            return side.rel
         return side.rel
 
     def _unnest(self, side: Side, factor: Factor, later: list[exp.Expression]) -> Side:
@@ -412,30 +126,19 @@ class Joiner:
         scope = Scope([f.source for f in self.factors if f.source and f is not factor], self.env.text)
         argument = scope.resolve(factor.unnest)
         name = source.inside[factor.unnest_name]
-        saved, select.conjuncts = select.conjuncts, [*select.conjuncts]
-        needed = [*later, *select.conjuncts]
-        rest, select.rest = select.rest, lambda: [*needed, *rest()]  # type: ignore[method-assign]
-        try:
-            select.unnest([(name, argument)])
-        finally:
-            select.rest = rest  # type: ignore[method-assign]
-            select.conjuncts = saved
+        select.unnest([(name, argument)], [*later, *select.conjuncts, *select.rest()])
         return Side(select.rel, {n: n for n in select.rel.names()})
 
     def _inside(self, side: Side) -> Rel:
         """The side's relation with its columns called by their inside names."""
         if all(a == b for a, b in side.names.items()):
             return side.rel
-        from dropless.plan.query import rename_to
-
         by_own = {v: k for k, v in side.names.items()}
         return rename_to(side.rel, [by_own[n] for n in side.rel.names()], self.env, self.hint, self.select.node)
 
     def _join(self, left: Side, factor: Factor, later: list[exp.Expression]) -> Side:
         assert factor.rel is not None and factor.source is not None
         right = Side(factor.rel, {factor.source.inside[c.name]: c.name for c in factor.rel.columns})
-        if factor.how in ("semi", "anti"):
-            right.names = {factor.source.inside[c.name]: c.name for c in factor.rel.columns}
         conditions = list(factor.conditions)
         for condition in list(self.pool):
             both = {**left.names, **right.names}
@@ -512,8 +215,6 @@ def sided(
 
 
 def _text(conditions: list[exp.Expression], left: Side, right: Side) -> str:
-    from dropless.plan.expr import conjunction
-
     return conjunction(sided(c, left, right) for c in conditions)
 
 
@@ -589,10 +290,6 @@ def _lookup(
 
 def check_condition(env: Env, text: str, left: Side, right: Side, node: exp.Expression) -> None:
     """The condition over `l` and `r` binds. Raises Refuse `plan.type`."""
-    import duckdb
-
-    from dropless.plan.bind import message
-
     try:
         env.draft.binder.types([("l", left.rel.columns), ("r", right.rel.columns)], [f"({text})"])
     except duckdb.Error as error:
@@ -603,10 +300,7 @@ def prepared(
     joiner: Joiner, side: Side, keys: list[exp.Expression], casts: list[str | None], needed: list[str], kind: str
 ) -> tuple[Side, list[str]]:
     """The side with only the columns that are needed and one column for each key expression, and those columns' names."""
-    from dropless.plan.select import Select
-
     select = joiner.select
-    assert isinstance(select, Select)
     keep = [n for n in side.names if n in set(needed)]
     items: list[tuple[str, exp.Expression]] = [(n, _own(side, n)) for n in keep]
     called: list[str] = []
@@ -627,10 +321,7 @@ def prepared(
     if not items:
         first = next(iter(side.names))
         items.append((first, _own(side, first)))
-    saved, select.rel = getattr(select, "rel", None), side.rel
-    rel = select.project(items, kind)
-    if saved is not None:
-        select.rel = saved
+    rel = select.projected(side.rel, items, kind)
     return Side(rel, {n: n for n in rel.names()}), called
 
 

@@ -17,6 +17,7 @@ from dropless.errors import Problem, problem
 from dropless.plan.bind import Binder, message
 from dropless.plan.draft import Refuse, Text
 from dropless.plan.expr import function_name
+from dropless.plan.names import UNSTABLE
 
 CLOCK = {
     "now": "TIMESTAMPTZ",
@@ -39,7 +40,7 @@ CLOCK_NODES = {
     exp.Localtimestamp: "TIMESTAMP",
     exp.Localtime: "TIME",
 }
-SESSION = {"getvariable", "getenv", "current_user", "current_role", "session_user", "user", "version"}
+SESSION = {"getenv", "current_user", "current_role", "session_user", "user", "version"}
 
 
 def parse_query(text: Text, binder: Binder) -> exp.Expression:
@@ -116,7 +117,9 @@ def settle(tree: exp.Expression, text: Text, binder: Binder) -> exp.Expression:
                     "write ${NAME} for a variable",
                 )
             )
-        elif isinstance(node, (exp.Rand, exp.Uuid)) or (name and (name in binder.unstable or name in SESSION)):
+        elif name == "error":
+            continue
+        elif isinstance(node, (exp.Rand, exp.Uuid)) or (name and (name in UNSTABLE or name in SESSION)):
             called = name or node.key
             problems.append(
                 problem(

@@ -12,7 +12,7 @@ import duckdb
 from sqlglot import exp
 
 from dropless.connect.api import AT
-from dropless.plan import grouping, ir, joins, windows
+from dropless.plan import from_clause, grouping, ir, joins, windows
 from dropless.plan.bind import message, quote
 from dropless.plan.draft import WIDE, Column, Key, Refuse, Rel, column, rename_keys
 from dropless.plan.expr import (
@@ -64,8 +64,8 @@ class Select:
     def read(self) -> None:
         """All clauses are resolved after this; unknown names are refused together."""
         self._refuse_what_is_not_planned()
-        self.factors = joins.read_from(self.node, self.env, self.hint)
-        self.scope = joins.scope_of(self.factors, self.env, self.outer)
+        self.factors = from_clause.read_from(self.node, self.env, self.hint)
+        self.scope = from_clause.scope_of(self.factors, self.env, self.outer)
         windows.inline_named(self.node)
         aliases = self._read_items()
         where = self.node.args.get("where")
@@ -108,8 +108,8 @@ class Select:
     def _read_items(self) -> dict[str, exp.Expression]:
         aliases: dict[str, exp.Expression] = {}
         for item in self.node.expressions:
-            if joins.is_star(item):
-                self.items += joins.expand_star(item, self)
+            if from_clause.is_star(item):
+                self.items += from_clause.expand_star(item, self)
                 continue
             inner = item.this if isinstance(item, exp.Alias) else item
             if next(inner.find_all(exp.Columns), None) is not None:
@@ -199,10 +199,10 @@ class Select:
             condition=conjunction(conditions),
         )
 
-    def check_types(self, expressions: Iterable[exp.Expression]) -> list[str]:
-        """The types of expressions over the present columns. Raises Refuse `plan.type` at the first that does not bind."""
+    def check_types(self, expressions: Iterable[exp.Expression], of: Rel | None = None) -> list[str]:
+        """The types of expressions over the present columns. Raises Refuse `plan.type` at one that does not bind."""
         expressions = list(expressions)
-        inputs = [("in0", self.rel.columns)]
+        inputs = [("in0", (of or self.rel).columns)]
         try:
             return list(self.draft.binder.types(inputs, [sql(e) for e in expressions]))
         except duckdb.Error as error:
@@ -213,21 +213,28 @@ class Select:
                     raise self.env.refuse("plan.type", message(own)[0], each) from own
             raise self.env.refuse("plan.type", message(error)[0], self.node) from error
 
-    def project(self, items: list[Named], kind: str, wanted: list[str] | None = None, always: bool = False) -> Rel:
-        """The relation of these named expressions, by a Project unless it would change nothing.
+    def project(
+        self, items: list[Named], kind: str, wanted: list[str | None] | None = None, always: bool = False
+    ) -> Rel:
+        """The relation is these named expressions after this, by a Project unless it would change nothing.
 
         `wanted` are the types to give out, where they are settled already.
         """
-        computed = [e for _, e in items if bare(e) is None]
-        types = iter(self.check_types(computed))
+        self.rel = self.projected(self.rel, items, kind, wanted, always)
+        return self.rel
+
+    def projected(
+        self, rel: Rel, items: list[Named], kind: str, wanted: list[str | None] | None = None, always: bool = False
+    ) -> Rel:
+        """Named expressions over any relation, as `project`."""
+        types = iter(self.check_types([e for _, e in items if bare(e) is None], rel))
         columns: list[Column] = []
         listed: list[ir.Item] = []
         now: dict[str, list[str]] = {}
         for number, (name, node) in enumerate(items):
             source = bare(node)
             if source is not None:
-                have = self.rel.column(source)
-                col, text = have.named(name), quote(source)
+                col, text = rel.column(source).named(name), quote(source)
                 now.setdefault(source, []).append(name)
             else:
                 kind_of = next(types)
@@ -239,23 +246,19 @@ class Select:
                 col, text = column(name, want, col.required), f"CAST({text} AS {column(name, want).type})"
             columns.append(col)
             listed.append(ir.Item(name, text, col.type))
-        if (
-            not always
-            and columns == list(self.rel.columns)
-            and all(quote(c.name) == i.sql for c, i in zip(columns, listed, strict=True))
-        ):
-            return self.rel
-        self.rel = self.draft.add(
+        same = columns == list(rel.columns) and all(quote(i.name) == i.sql for i in listed)
+        if same and not always:
+            return rel
+        return self.draft.add(
             ir.Project,
             self.draft.name(self.hint, kind),
-            [self.rel],
+            [rel],
             columns,
             relation=self.env.relation,
             where=self.env.text.at(self.node),
-            unique=rename_keys(self.rel.keys, now),
+            unique=rename_keys(rel.keys, now),
             items=tuple(listed),
         )
-        return self.rel
 
     def free(self, wanted: str, taken: Iterable[str]) -> str:
         """A name not among `taken`, numbered where needed."""
@@ -289,15 +292,15 @@ class Select:
             name = self.free("unnested", [*taken, *names.values()])
             names[node] = name
             lists.append((name, argument))
-        self.unnest(lists)
+        self.unnest(lists, self.rest())
         swap = lambda n: reference(self.rel.column(names[n])) if n in names else None  # noqa: E731
         self.items = [(name, rewrite(item, swap)) for name, item in self.items]
         self.order = [rewrite(item, swap) for item in self.order]
 
-    def unnest(self, lists: list[Named]) -> None:
+    def unnest(self, lists: list[Named], needed: list[exp.Expression]) -> None:
         """Each named list is a column of its elements after this, beside the columns that are still needed."""
         named = [n for n, _ in lists]
-        keep = [n for n in names_in(self.rest()) if n in self.rel.names() and n not in named]
+        keep = [n for n in names_in(needed) if n in self.rel.names() and n not in named]
         self.project([(n, reference(self.rel.column(n))) for n in keep] + lists, "lists")
         types = self.check_types(
             [exp.Anonymous(this="unnest", expressions=[reference(self.rel.column(n))]) for n in named]
@@ -325,9 +328,7 @@ class Select:
         types = [kind for _, kind in described]
         extra, order, on = self._extra(items)
         visible = len(items)
-        rel = self.project(
-            items + extra, "" if not extra else "ordered", types + [None] * len(extra) if extra else types
-        )  # type: ignore[list-item]
+        rel = self.project(items + extra, "ordered" if extra else "", [*types, *(None for _ in extra)])
         if on:
             return self._keep_first(rel, visible, order, on)
         if self.node.args.get("distinct"):

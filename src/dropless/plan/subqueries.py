@@ -15,7 +15,7 @@ from sqlglot import exp
 from dropless.plan import grouping, joins
 from dropless.plan.draft import Column, Rel
 from dropless.plan.expr import OUTER_MARK, bare, columns_in, names_in, quoted, reference, sql, unparen
-from dropless.plan.query import Env, describe, plan_query, with_ctes
+from dropless.plan.query import Env, describe, plan_query, rename_to, with_ctes
 
 if TYPE_CHECKING:
     from dropless.plan.select import Select
@@ -205,14 +205,10 @@ def _in(select: Select, node: exp.In, name: str, hint: str) -> Pending:
 
 
 def _renamed(rel: Rel, name: str, env: Env, hint: str, node: exp.Expression) -> Rel:
-    from dropless.plan.query import rename_to
-
     return rename_to(rel, [f"{name}.{c}" for c in rel.names()], env, hint, node)
 
 
 def _only(rel: Rel, name: str, env: Env, hint: str, node: exp.Expression) -> Rel:
-    from dropless.plan.query import rename_to
-
     return rename_to(rel, [name], env, hint, node)
 
 

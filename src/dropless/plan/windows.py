@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
 from dropless.plan import ir
+from dropless.plan.aggregates import UNORDERED, lift_arguments
 from dropless.plan.bind import quote
 from dropless.plan.draft import Key, Recompute, column
 from dropless.plan.expr import (
@@ -21,12 +23,12 @@ from dropless.plan.expr import (
     sql,
     unparen,
 )
-from dropless.plan.grouping import UNORDERED, lift_arguments
 from dropless.plan.query import ties
 
 if TYPE_CHECKING:
     from dropless.plan.select import Select
 
+Lift = Callable[[exp.Expression], str]
 PEERS = {"rank", "dense_rank", "percent_rank", "cume_dist"}
 """Functions for which rows that tie are equal; an order beyond the user's would change them."""
 PLACED = {"row_number", "ntile", "lag", "lead"}
@@ -99,9 +101,9 @@ def run(select: Select) -> None:
     _plan(select, windows, over, types, before)
 
 
-def _over(window: exp.Expression, lift: object) -> exp.Window:
+def _over(window: exp.Expression, lift: Lift) -> exp.Window:
     """The window with its arguments, partition and order replaced by columns before it."""
-    assert callable(lift) and isinstance(window, exp.Window)
+    assert isinstance(window, exp.Window)
     holder = exp.Paren(this=window.copy())
     copy = holder.this
     function = copy.this
@@ -110,18 +112,13 @@ def _over(window: exp.Expression, lift: object) -> exp.Window:
             condition = function.expression.this
             condition.replace(quoted(lift(condition.copy())))
         function = function.this
-    lift_arguments_in_place(function, lift)
+    function.replace(lift_arguments(function.copy(), lift))
     copy.set("partition_by", [quoted(lift(p)) for p in copy.args.get("partition_by") or []])
     order = copy.args.get("order")
     for term in order.expressions if order is not None else []:
         if names_in([term.this]):
             term.set("this", quoted(lift(term.this)))
     return copy  # type: ignore[no-any-return]
-
-
-def lift_arguments_in_place(function: exp.Expression, lift: object) -> None:
-    lifted = lift_arguments(function.copy(), lift)
-    function.replace(lifted)
 
 
 def _settled(window: exp.Window, extra: list[str]) -> str:
