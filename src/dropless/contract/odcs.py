@@ -263,7 +263,7 @@ class ContractReader(Reader):
             sql = spot.wrap(condition)
             self.add(Rule(f"{spot.name}.{keyword}", column, sql, "quarantine", description, place))
 
-        if shape.type == "JSON":
+        if shape.type == "JSON" and shape.logical in ("object", "array"):
             kind = shape.logical.upper()
             condition = f"json_type({spot.value}) = '{kind}'"
             rule("logicalType", condition, f"{spot.name} is not an {shape.logical}", shape.place)

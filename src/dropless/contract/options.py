@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Condition = tuple[str, str, Node]
 """A keyword of the contract, its condition, and where it stands."""
 
-_STRING_FORMATS: dict[str, Callable[[str], str]] = {
+STRING_FORMATS: dict[str, Callable[[str], str]] = {
     "email": lambda v: rf"regexp_full_match({v}, '[^@\s]+@[^@\s.]+(\.[^@\s.]+)+')",
     "uuid": lambda v: f"regexp_full_match({v}, '[0-9a-fA-F]{{8}}(-[0-9a-fA-F]{{4}}){{3}}-[0-9a-fA-F]{{12}}')",
     "uri": lambda v: rf"regexp_full_match({v}, '[a-zA-Z][a-zA-Z0-9+.-]*:\S+')",
@@ -223,9 +223,9 @@ def _format(reader: ContractReader, node: Node, what: str, logical: str, type_: 
     if text is None:
         return None
     if logical == "string":
-        if text in _STRING_FORMATS:
-            return _STRING_FORMATS[text](value)
-        near = suggestion(text, _STRING_FORMATS)
+        if text in STRING_FORMATS:
+            return STRING_FORMATS[text](value)
+        near = suggestion(text, STRING_FORMATS)
         if text not in _NOTED_FORMATS and near is not None:
             reader.note("bad_value", f'{what} is "{text}"', node, f'did you mean "{near}"?')
         return None

@@ -55,7 +55,7 @@ _ALIASES = {
 }
 
 _FAMILIES = {
-    "string": {"VARCHAR"},
+    "string": {"VARCHAR", "JSON"},
     "integer": {*INTEGERS, "DECIMAL"},
     "number": {*INTEGERS, "DECIMAL", "FLOAT", "DOUBLE"},
     "boolean": {"BOOLEAN"},

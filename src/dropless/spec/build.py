@@ -367,13 +367,17 @@ class _Builder(Reader):
         return settings or Settings()
 
     def places(self, node: Node, transforms: dict[str, Node]) -> dict[PathKey, Place]:
-        """Where everything stands. `(transforms, NAME, sql)` is the line on which the SQL text itself begins."""
+        """Where everything stands. SQL texts, at `(transforms, NAME, sql)` and `(checks, RELATION, i, row)`, are
+        placed on the line their first character stands on."""
         places = {n.path: n.place for n in node.walk()}
+        texts: dict[PathKey, Node] = {}
         for name, child in transforms.items():
             text = child if isinstance(child.value, str) else child.get("sql")
             if text is not None:
-                path: PathKey = ("transforms", name, "sql")
-                places[path] = Place(text.place.file, text.body, document.dotted(path))
+                texts[("transforms", name, "sql")] = text
+        texts |= {n.path: n for n in node.walk() if n.path[:1] == ("checks",) and n.path[3:] == ("row",)}
+        for path, text in texts.items():
+            places[path] = Place(text.place.file, text.body, document.dotted(path))
         return places
 
     def version(self, node: Node) -> str:

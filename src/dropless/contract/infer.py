@@ -1,0 +1,192 @@
+"""Writes a contract that a sample of data satisfies, for a person to read and correct.
+
+What the sample shows is promised only where that is safe to guess: types, columns without a NULL, short lists of
+repeated words, and shapes such as e-mail addresses and UUIDs. Ranges are left out, since tomorrow's data has others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from dropless.connect.api import Field
+from dropless.contract.options import STRING_FORMATS
+from dropless.contract.types import INTEGERS, logical_of, quote
+
+ENUM_VALUES = 12
+"""A column with at most so many different texts is taken as an enumeration, ..."""
+ENUM_REPEATS = 10
+"""... where each stands so many times on average, and ..."""
+ENUM_LENGTH = 40
+"""... none is longer."""
+FORMAT_ROWS = 20
+"""A shape is believed when at least so many values have it, and none has not."""
+
+
+def infer(fields: Sequence[Field], sample: Any, id: str, schema: str | None = None) -> str:
+    """The YAML text of a contract for these fields that every row of the sample satisfies.
+
+    `sample` is an Arrow table of typed columns, or None where only the types are known.
+    """
+    name = schema or re.sub(r"\W+", "_", id.rpartition(".")[2]) or "records"
+    rows = 0 if sample is None else sample.num_rows
+    known = f"a sample of {rows:,} records" if rows else "the types alone"
+    lines = [
+        f"# Written from {known}. Read it, correct it, then keep it under version control:",
+        "# what is promised here decides which records are refused.",
+        "apiVersion: v3.1.0",
+        "kind: DataContract",
+        f"id: {scalar(id)}",
+        "version: 0.1.0",
+        "status: draft",
+        "schema:",
+        f"  - name: {scalar(name)}",
+        "    logicalType: object",
+        "    properties:",
+    ]
+    facts = _facts(fields, sample)
+    for field in fields:
+        lines += _property(field, facts.get(field.name, {}), rows, "      ")
+    return "\n".join(lines) + "\n"
+
+
+def scalar(text: str) -> str:
+    """The text as a YAML scalar, quoted where it would read as something else."""
+    from dropless.document import resolve
+
+    safe = re.fullmatch(r"[A-Za-z_][\w .()/-]*[\w)]|[A-Za-z_]", text) is not None and ": " not in text
+    # Words that YAML 1.1 readers take for truth values are quoted too, for the sake of other tools.
+    if safe and isinstance(resolve(text), str) and text.lower() not in ("yes", "no", "on", "off", "y", "n"):
+        return text
+    escaped = (
+        text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+    )
+    escaped = "".join(
+        c if c.isprintable() else f"\\u{ord(c):04x}" if ord(c) < 1 << 16 else f"\\U{ord(c):08x}" for c in escaped
+    )
+    return f'"{escaped}"'
+
+
+# ---------------------------------------------------------------- what the sample shows
+
+
+def _facts(fields: Sequence[Field], sample: Any) -> dict[str, dict[str, Any]]:
+    if sample is None or sample.num_rows == 0:
+        return {}
+    import duckdb
+
+    with duckdb.connect(config={"threads": 1}) as con:
+        con.register("sample", sample)
+        return {f.name: _column(con, f) for f in fields if f.name in sample.column_names}
+
+
+def _column(con: Any, field: Field) -> dict[str, Any]:
+    column = quote(field.name)
+    present, distinct, longest = con.execute(
+        f"SELECT count({column}), count(DISTINCT {column}), max(length(CAST({column} AS VARCHAR))) FROM sample"
+    ).fetchone()
+    facts: dict[str, Any] = {"present": present, "distinct": distinct}
+    if field.type != "VARCHAR" or present == 0:
+        return facts
+    if distinct <= ENUM_VALUES and present >= ENUM_REPEATS * distinct and longest <= ENUM_LENGTH:
+        found = con.execute(f"SELECT DISTINCT {column} FROM sample WHERE {column} IS NOT NULL ORDER BY 1").fetchall()
+        facts["enum"] = [value for (value,) in found]
+    elif present >= FORMAT_ROWS:
+        for name in ("uuid", "email", "date-time", "date", "ipv4", "uri"):
+            holds = STRING_FORMATS[name](column)
+            (all_hold,) = con.execute(f"SELECT bool_and({holds}) FROM sample WHERE {column} IS NOT NULL").fetchone()
+            if all_hold:
+                facts["format"] = name
+                break
+    return facts
+
+
+# ---------------------------------------------------------------- text
+
+
+def _property(field: Field, facts: dict[str, Any], rows: int, indent: str) -> list[str]:
+    present = facts.get("present")
+    required = field.required or (rows > 0 and present == rows)
+    parts = [f"name: {scalar(field.name)}", *_type(field.type)]
+    comments = []
+    if required:
+        parts.append("required: true")
+    elif present is not None and present < rows:
+        comments.append(f"{rows - present:,} of {rows:,} missing")
+    if "format" in facts:
+        parts.append(f"logicalTypeOptions: {{format: {facts['format']}}}")
+    if "enum" in facts:
+        parts.append(f"enum: [{', '.join(scalar(v) for v in facts['enum'])}]")
+        comments.append("guessed: no other value was seen")
+    if (
+        rows >= FORMAT_ROWS
+        and required
+        and facts.get("distinct") == rows
+        and field.type in ("VARCHAR", "UUID", *INTEGERS)
+    ):
+        comments.append("no value repeats: perhaps primaryKey: true")
+    nested = _nested(field.type, indent)
+    comment = f"  # {'; '.join(comments)}" if comments else ""
+    if not nested:
+        return [f"{indent}- {{{', '.join(parts)}}}{comment}"]
+    return [f"{indent}- {parts[0]}{comment}", *(f"{indent}  {part}" for part in parts[1:]), *nested]
+
+
+def _type(type_: str) -> list[str]:
+    """The standard's keys of a DuckDB type. A type the standard has no word for is kept as text."""
+    if type_.endswith("[]"):
+        return ["logicalType: array"]
+    if type_ == "JSON":
+        # Values of several kinds: kept as JSON text.
+        return ["logicalType: string", "physicalType: JSON"]
+    if type_.startswith("STRUCT("):
+        return ["logicalType: object"]
+    if type_.startswith("TIMESTAMP"):
+        return ["logicalType: timestamp"]
+    word = type_.partition("(")[0]
+    known = word in (*INTEGERS, "DECIMAL", "FLOAT", "DOUBLE", "BOOLEAN", "DATE", "TIME", "VARCHAR")
+    logical = logical_of(type_) if known else "string"
+    if word == "DECIMAL":
+        return [f"logicalType: {logical}", f'physicalType: "{type_}"']
+    if (word in INTEGERS and word != "BIGINT") or word == "FLOAT":
+        return [f"logicalType: {logical}", f"physicalType: {word}"]
+    return [f"logicalType: {logical}"]
+
+
+def _nested(type_: str, indent: str) -> list[str]:
+    """The lines below a property that has parts."""
+    if type_.endswith("[]"):
+        inner = type_[:-2]
+        below = _nested(inner, indent + "  ")
+        return [f"{indent}  items:", *(f"{indent}    {part}" for part in _type(inner)), *below]
+    if not type_.startswith("STRUCT("):
+        return []
+    lines = [f"{indent}  properties:"]
+    for name, part in members(type_):
+        lines += _property(Field(name, part), {}, 0, indent + "    ")
+    return lines
+
+
+def members(struct: str) -> list[tuple[str, str]]:
+    """The names and types of a `STRUCT(...)`."""
+    body, depth, quoted, start = struct[len("STRUCT(") : -1], 0, False, 0
+    parts = []
+    for i, c in enumerate(body):
+        if c == '"':
+            quoted = not quoted
+        elif not quoted and c in "([":
+            depth += 1
+        elif not quoted and c in ")]":
+            depth -= 1
+        elif not quoted and depth == 0 and c == ",":
+            parts.append(body[start:i])
+            start = i + 1
+    parts.append(body[start:])
+    found = []
+    for part in parts:
+        match = re.fullmatch(r'\s*(?:"((?:[^"]|"")*)"|(\w+))\s+(.+?)\s*', part, re.DOTALL)
+        assert match is not None, f"not a member of a STRUCT: {part!r}"
+        name = match.group(2) or match.group(1).replace('""', '"')
+        found.append((name, match.group(3)))
+    return found
