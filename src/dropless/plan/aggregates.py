@@ -14,7 +14,7 @@ from sqlglot import exp
 
 from dropless.plan import ir
 from dropless.plan.draft import column
-from dropless.plan.expr import bare, columns_in, function_name, quoted, sql, unparen
+from dropless.plan.expr import bare, columns_in, function_name, inside, quoted, sql, unparen
 from dropless.plan.names import AGGREGATES
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ UNORDERED = {
 """Aggregates whose result does not depend on the order of rows (the floating ones to 1e-9)."""
 
 
-def is_aggregate(node: exp.Expression) -> bool:
+def is_aggregate(node: exp.Expr) -> bool:
     """True for a call of an aggregate function, with its FILTER, WITHIN GROUP or ORDER BY around it."""
     if isinstance(node, (exp.Filter, exp.WithinGroup, exp.IgnoreNulls, exp.RespectNulls)):
         return is_aggregate(node.this)
@@ -76,7 +76,7 @@ def is_aggregate(node: exp.Expression) -> bool:
     return name is not None and (name in AGGREGATES)
 
 
-def aggregates_in(node: exp.Expression) -> list[exp.Expression]:
+def aggregates_in(node: exp.Expr) -> list[exp.Expr]:
     """The topmost aggregates; those inside a window's arguments too, the window's own function not."""
     if isinstance(node, exp.Window):
         return [a for child in window_parts(node) for a in aggregates_in(child)]
@@ -85,18 +85,14 @@ def aggregates_in(node: exp.Expression) -> list[exp.Expression]:
     return [a for child in node.iter_expressions() for a in aggregates_in(child)]
 
 
-def window_parts(window: exp.Window) -> list[exp.Expression]:
+def window_parts(window: exp.Window) -> list[exp.Expr]:
     function = window.this
     while isinstance(function, (exp.Filter, exp.IgnoreNulls, exp.RespectNulls)):
         function = function.this
-    parts = list(function.iter_expressions())
-    for child in window.iter_expressions():
-        if child is not window.this:
-            parts.append(child)
-    return parts
+    return [*function.iter_expressions(), *(c for c in window.iter_expressions() if c is not window.this)]
 
 
-def has_aggregate(node: exp.Expression) -> bool:
+def has_aggregate(node: exp.Expr) -> bool:
     return bool(aggregates_in(node))
 
 
@@ -105,10 +101,10 @@ class Calls:
     """The aggregates of one SELECT and what computes them: columns before, calls, expressions after."""
 
     select: Select
-    before: list[tuple[str, exp.Expression]] = field(default_factory=list)
+    before: list[tuple[str, exp.Expr]] = field(default_factory=list)
     calls: list[ir.Call] = field(default_factory=list)
-    after: dict[exp.Expression, exp.Expression] = field(default_factory=dict)
-    general: list[tuple[str, str, exp.Expression]] = field(default_factory=list)
+    after: dict[exp.Expr, exp.Expr] = field(default_factory=dict)
+    general: list[tuple[str, str, exp.Expr]] = field(default_factory=list)
     """(name, type, call over the columns before), where the aggregate does not add up from parts."""
     types: dict[str, str] = field(default_factory=dict)
     wide: dict[str, str] = field(default_factory=dict)
@@ -116,7 +112,7 @@ class Calls:
     def taken(self) -> list[str]:
         return [*(n for n, _ in self.before), *(c.name for c in self.calls), *(n for n, _, _ in self.general)]
 
-    def lift(self, node: exp.Expression, wanted: str, cast: str | None = None) -> str:
+    def lift(self, node: exp.Expr, wanted: str, cast: str | None = None) -> str:
         """The name of the column that holds the expression before the aggregate."""
         node = unparen(node)
         if cast:
@@ -142,14 +138,14 @@ class Calls:
             self.wide[name] = carried.wide
         return quoted(name)
 
-    def type_of(self, node: exp.Expression) -> str:
+    def type_of(self, node: exp.Expr) -> str:
         key = sql(node)
         if key not in self.types:
             (self.types[key],) = self.select.check_types([node])
         return self.types[key]
 
 
-def parts_of(node: exp.Expression) -> tuple[str, exp.Expression, exp.Expression | None]:
+def parts_of(node: exp.Expr) -> tuple[str, exp.Expr, exp.Expr | None]:
     """Name, call and FILTER condition of an aggregate."""
     condition = None
     while isinstance(node, (exp.Filter, exp.IgnoreNulls, exp.RespectNulls)):
@@ -159,7 +155,7 @@ def parts_of(node: exp.Expression) -> tuple[str, exp.Expression, exp.Expression 
     return function_name(node) or "", node, condition
 
 
-def _argument(node: exp.Expression) -> tuple[exp.Expression | None, bool] | None:
+def _argument(node: exp.Expr) -> tuple[exp.Expr | None, bool] | None:
     """The one argument of a call and whether it is DISTINCT; None where the call has another shape."""
     arguments = list(node.iter_expressions())
     if isinstance(node, exp.Count) and (not arguments or isinstance(node.this, exp.Star)):
@@ -174,7 +170,7 @@ def _argument(node: exp.Expression) -> tuple[exp.Expression | None, bool] | None
     return argument, False
 
 
-def decomposes(calls: Calls, node: exp.Expression) -> bool:
+def decomposes(calls: Calls, node: exp.Expr) -> bool:
     """True where accumulators can keep the aggregate."""
     if isinstance(node, exp.IgnoreNulls) and function_name(node.this) == "any_value":
         return False
@@ -199,7 +195,7 @@ def decomposes(calls: Calls, node: exp.Expression) -> bool:
     return False
 
 
-def plan_call(calls: Calls, node: exp.Expression, label: str | None) -> None:
+def plan_call(calls: Calls, node: exp.Expr, label: str | None) -> None:
     """Adds the accumulators of an aggregate and notes the expression over them that equals it."""
     name, call, condition = parts_of(node)
     shape = _argument(call)
@@ -217,7 +213,7 @@ def plan_call(calls: Calls, node: exp.Expression, label: str | None) -> None:
         calls.after[node] = _split_call(calls, name, argument, is_distinct, label, filtered)
 
 
-def _unless(calls: Calls, node: exp.Expression, kind: str) -> str | None:
+def _unless(calls: Calls, node: exp.Expr, kind: str) -> str | None:
     """The type to cast to, or None where the expression has it."""
     return None if calls.type_of(node) == kind else kind
 
@@ -227,8 +223,8 @@ def type_node(kind: str) -> exp.DataType:
 
 
 def _split_call(
-    calls: Calls, name: str, argument: exp.Expression, is_distinct: bool, label: str | None, filtered: str | None
-) -> exp.Expression:
+    calls: Calls, name: str, argument: exp.Expr, is_distinct: bool, label: str | None, filtered: str | None
+) -> exp.Expr:
     """The expression over accumulators that the aggregate equals."""
     kind = calls.type_of(argument)
     cast = None
@@ -260,7 +256,7 @@ def sumtype_node(kind: str) -> str:
     return "DOUBLE" if kind in FLOATS else "HUGEINT"
 
 
-def plan_general(calls: Calls, node: exp.Expression, label: str | None) -> None:
+def plan_general(calls: Calls, node: exp.Expr, label: str | None) -> None:
     """The aggregate as SQL over columns before it, with an order that leaves nothing open (L9)."""
     (kind,) = calls.select.check_types([node])
     call = lift_arguments(node.copy(), lambda n: calls.lift(n, "value"))
@@ -285,10 +281,10 @@ STRUCTURE = (
 )
 
 
-def lift_arguments(node: exp.Expression, lift: Callable[[exp.Expression], str]) -> exp.Expression:
+def lift_arguments(node: exp.Expr, lift: Callable[[exp.Expr], str]) -> exp.Expr:
     """The call with each argument that reads a column replaced by the column `lift` gives it."""
 
-    def walk(parent: exp.Expression) -> None:
+    def walk(parent: exp.Expr) -> None:
         for child in list(parent.iter_expressions()):
             if isinstance(child, STRUCTURE) or (
                 child is parent.this and isinstance(parent, STRUCTURE) and _is_call(child)
@@ -299,21 +295,21 @@ def lift_arguments(node: exp.Expression, lift: Callable[[exp.Expression], str]) 
 
     holder = exp.Paren(this=node)
     walk(node)
-    return holder.this
+    return inside(holder)
 
 
-def _is_call(node: exp.Expression) -> bool:
+def _is_call(node: exp.Expr) -> bool:
     return isinstance(node, exp.Func) and not isinstance(node, (exp.Case, exp.Cast, exp.Binary))
 
 
-def _ordered(call: exp.Expression) -> exp.Expression:
+def _ordered(call: exp.Expr) -> exp.Expr:
     """The call with reading order behind its own order. Marked, because the columns are named in text."""
     call = call.copy()
     call.meta["dropless_ties"] = True
     return call
 
 
-def general_sql(call: exp.Expression, extra: list[str]) -> str:
+def general_sql(call: exp.Expr, extra: list[str]) -> str:
     text = sql(call)
     if not call.meta.get("dropless_ties"):
         return text

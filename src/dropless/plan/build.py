@@ -73,7 +73,7 @@ class _Builder:
         self.draft = Draft(binder)
         self.ends: dict[str, Rel] = {}
         self.unknown: set[str] = set()
-        self.trees: dict[str, exp.Expression] = {}
+        self.trees: dict[str, exp.Expr] = {}
         self.reads: dict[str, list[str]] = {}
         self.known = [*spec.sources, *spec.transforms]
         self.folded = {n.lower(): n for n in self.known}
@@ -149,7 +149,8 @@ class _Builder:
             if found is None or table.args.get("db"):
                 said = f'there is no relation "{table.name}"'
                 if table.args.get("db"):
-                    said = f'"{table.sql(dialect="duckdb")}" names a schema; a transform reads sources and transforms by name'
+                    written = table.sql(dialect="duckdb")
+                    said = f'"{written}" names a schema; a transform reads sources and transforms by name'
                 near = did_you_mean(table.name, [n for n in self.known if n != name])
                 self.draft.problems.append(problem("plan.unknown_relation", said, text.at(table), near))
                 self.unknown.add(name)
@@ -222,7 +223,7 @@ class _Builder:
         self._end(name, self._own(name, rel, text))
 
     def _describe(self, text: Text) -> Refuse | None:
-        """DuckDB binds the whole text. Its word on an unknown column is returned, so that the planner can find them all."""
+        """DuckDB binds the whole text. Its word on an unknown column is returned: the planner may find more of them."""
         try:
             self.draft.binder.describe(text.sql.rstrip().rstrip(";"))
         except duckdb.Error as error:
@@ -267,14 +268,14 @@ class _Builder:
         )
 
     def _type(self, transform: str, name: str, kind: str) -> str:
+        """The declared type of a function's column as DuckDB spells it."""
         try:
-            ((_, found),) = self.draft.binder.describe(f"SELECT NULL::{kind} AS x")
+            found = self.draft.binder.describe(f"SELECT CAST(NULL AS {kind}) AS x")
         except duckdb.Error as error:
             where = self.spec.place("transforms", transform, "columns", name)
-            raise Refuse(
-                problem("plan.type", f'column "{name}" has no such type: {message(error)[0]}', where)
-            ) from error
-        return found
+            said = f'column "{name}" of "{transform}" has no type {kind}'
+            raise Refuse(problem("plan.type", said, where, message(error)[0])) from error
+        return str(found[0][1])
 
     # ------------------------------------------------ the whole
 

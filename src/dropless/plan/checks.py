@@ -1,4 +1,4 @@
-"""Checks as operators: row conditions behind a relation, uniqueness with state, batch checks over a copy of a run's rows."""
+"""Checks as operators: row conditions behind a relation, uniqueness with state, batch checks over a run's rows."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def column(name: str, type: str, required: bool = False) -> Column:
 
 @dataclass(frozen=True)
 class Rel:
-    """What an operator gives out. `keys` are the sets of columns known to determine a row; the empty set means one row."""
+    """What an operator gives out. `keys` are sets of columns that determine a row; the empty one means a single row."""
 
     operator: str
     columns: tuple[Column, ...]
@@ -209,11 +209,7 @@ def _fewest(keys: Iterable[Key], names: set[str]) -> tuple[Key, ...]:
 
 def rename_keys(keys: Iterable[Key], names: Mapping[str, Sequence[str]]) -> list[Key]:
     """The keys under new names; `names` maps a column to what it is called now (nothing: it is gone)."""
-    found: list[Key] = []
-    for key in keys:
-        if all(names.get(c) for c in key):
-            found.append(frozenset(names[c][0] for c in key))
-    return found
+    return [frozenset(names[c][0] for c in key) for key in keys if all(names.get(c) for c in key)]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:

@@ -34,7 +34,9 @@ def to_text(plan: Plan) -> str:
     for o in to_json(plan):
         state = ", keeps state" if o["stateful"] else ""
         key = f", key {', '.join(o['key'])}" if o["key"] else ""
-        lines.append(f"{o['name']}: {o['kind']} of {', '.join(o['inputs']) or 'the outside'} ({o['changes']}{key}{state})")
+        lines.append(
+            f"{o['name']}: {o['kind']} of {', '.join(o['inputs']) or 'the outside'} ({o['changes']}{key}{state})"
+        )
         lines += [f"    {n}: {t}" for n, t in o["columns"].items()]
         lines += [f"    {n} = {v}" for n, v in o["settings"].items()]
     return "\n".join(lines)

@@ -24,16 +24,16 @@ def quoted(name: str, table: str | None = None) -> exp.Column:
     )
 
 
-def reference(column: Column) -> exp.Expression:
+def reference(column: Column) -> exp.Expr:
     """The column as expressions must see it: of its wide type where it travels as a decimal."""
-    node: exp.Expression = quoted(column.name)
+    node: exp.Expr = quoted(column.name)
     if column.wide:
         node = exp.Cast(this=node, to=exp.DataType.build(column.wide, dialect="duckdb"))
         node.meta[WIDE_MARK] = True
     return node
 
 
-def bare(node: exp.Expression) -> str | None:
+def bare(node: exp.Expr) -> str | None:
     """The column's name where the expression is nothing but a column."""
     node = unparen(node)
     if node.meta.get(WIDE_MARK):
@@ -43,24 +43,24 @@ def bare(node: exp.Expression) -> str | None:
     return None
 
 
-def unparen(node: exp.Expression) -> exp.Expression:
+def unparen(node: exp.Expr) -> exp.Expr:
     """The expression without the brackets around it."""
     while isinstance(node, exp.Paren):
         node = node.this
     return node
 
 
-def sql(node: exp.Expression) -> str:
+def sql(node: exp.Expr) -> str:
     """The text DuckDB is given."""
     return str(node.sql(dialect="duckdb", comments=False))
 
 
-def columns_in(node: exp.Expression) -> Iterator[exp.Column]:
+def columns_in(node: exp.Expr) -> Iterator[exp.Column]:
     """Every column node of the tree."""
     yield from node.find_all(exp.Column)
 
 
-def names_in(nodes: Iterable[exp.Expression]) -> list[str]:
+def names_in(nodes: Iterable[exp.Expr]) -> list[str]:
     """The names of the columns the expressions need, each once, in order."""
     found: dict[str, None] = {}
     for node in nodes:
@@ -69,7 +69,7 @@ def names_in(nodes: Iterable[exp.Expression]) -> list[str]:
     return list(found)
 
 
-def conjuncts(node: exp.Expression | None) -> list[exp.Expression]:
+def conjuncts(node: exp.Expr | None) -> list[exp.Expr]:
     """The conditions that AND joins."""
     if node is None:
         return []
@@ -79,7 +79,7 @@ def conjuncts(node: exp.Expression | None) -> list[exp.Expression]:
     return [node]
 
 
-def conjunction(nodes: Iterable[exp.Expression]) -> str:
+def conjunction(nodes: Iterable[exp.Expr]) -> str:
     """The conditions as one text; TRUE where there is none."""
     nodes = list(nodes)
     if not nodes:
@@ -89,14 +89,21 @@ def conjunction(nodes: Iterable[exp.Expression]) -> str:
     return sql(exp.and_(*[n.copy() for n in nodes], dialect="duckdb", copy=False))
 
 
-def rewrite(node: exp.Expression, change: Callable[[exp.Expression], exp.Expression | None]) -> exp.Expression:
+def inside(holder: exp.Expr) -> exp.Expr:
+    """What a holder holds. A holder lets even the topmost node of a tree be replaced."""
+    found = holder.this
+    assert isinstance(found, exp.Expr)
+    return found
+
+
+def rewrite(node: exp.Expr, change: Callable[[exp.Expr], exp.Expr | None]) -> exp.Expr:
     """A copy in which each topmost node for which `change` gives something is replaced by it."""
     holder = exp.Paren(this=node.copy())
     _rewrite_children(holder, change)
-    return holder.this
+    return inside(holder)
 
 
-def _rewrite_children(node: exp.Expression, change: Callable[[exp.Expression], exp.Expression | None]) -> None:
+def _rewrite_children(node: exp.Expr, change: Callable[[exp.Expr], exp.Expr | None]) -> None:
     for child in list(node.iter_expressions()):
         given = change(child)
         if given is None:
@@ -105,7 +112,7 @@ def _rewrite_children(node: exp.Expression, change: Callable[[exp.Expression], e
             child.replace(given)
 
 
-def function_name(node: exp.Expression) -> str | None:
+def function_name(node: exp.Expr) -> str | None:
     """The lower-case name by which DuckDB will see a function call, or None where the node is no call."""
     if isinstance(node, exp.Anonymous):
         return str(node.name).lower()
@@ -115,12 +122,12 @@ def function_name(node: exp.Expression) -> str | None:
     return found.group(1).lower() if found else None
 
 
-def is_constant(node: exp.Expression) -> bool:
+def is_constant(node: exp.Expr) -> bool:
     """True where the expression reads no column."""
     return next(columns_in(node), None) is None
 
 
-def literal_equality(node: exp.Expression) -> str | None:
+def literal_equality(node: exp.Expr) -> str | None:
     """The column that the condition fixes to one value, if it does."""
     node = unparen(node)
     if isinstance(node, exp.EQ):

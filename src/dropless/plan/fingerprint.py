@@ -13,13 +13,13 @@ COMMON = {f.name for f in fields(Operator)}
 
 
 def fingerprint(operator: Operator, plan: Plan) -> str:
-    """The digest of an operator's kind, expressions and keys and of its inputs' columns; names of relations do not count."""
+    """The digest of an operator's kind, expressions, keys and inputs' columns; names of relations do not count."""
     inputs = [_shape(plan.operators[name]) for name in operator.inputs]
     return _digest([type(operator).__name__, _own(operator), _shape(operator), inputs])
 
 
 def upstream(operator: Operator, plan: Plan) -> str:
-    """The digest of everything that feeds an operator: the fingerprints of all operators before it, as they are wired."""
+    """The digest of everything that feeds an operator: the fingerprints of all operators before it, as wired."""
     return _digest([_wired(name, plan, {}) for name in operator.inputs])
 
 

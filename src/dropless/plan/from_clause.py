@@ -1,4 +1,4 @@
-"""FROM: which relations a SELECT reads, how each is joined, what their columns are called inside, and what `*` means."""
+"""FROM: which relations a SELECT reads, how each is joined, what its columns are called inside, what `*` means."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Factor:
 
     alias: str
     rel: Rel | None
-    node: exp.Expression
+    node: exp.Expr
     how: str = "cross"
-    on: exp.Expression | None = None
+    on: exp.Expr | None = None
     using: list[str] = field(default_factory=list)
     natural: bool = False
-    unnest: exp.Expression | None = None
+    unnest: exp.Expr | None = None
     unnest_name: str = "unnest"
     table: str = ""
-    conditions: list[exp.Expression] = field(default_factory=list)
+    conditions: list[exp.Expr] = field(default_factory=list)
     source: Source | None = None
 
 
@@ -60,7 +60,7 @@ def read_from(node: exp.Select, env: Env, hint: str) -> list[Factor]:
     return factors
 
 
-def _nested(node: exp.Expression, env: Env, hint: str) -> list[Factor]:
+def _nested(node: exp.Expr, env: Env, hint: str) -> list[Factor]:
     """The joins that sqlglot hangs under a table of a comma list."""
     found: list[Factor] = []
     for join in node.args.get("joins") or []:
@@ -95,7 +95,7 @@ def _joined(join: exp.Join, env: Env, hint: str) -> list[Factor]:
     return [factor, *_nested(join.this, env, hint)]
 
 
-def _factor(node: exp.Expression, env: Env, hint: str) -> Factor:
+def _factor(node: exp.Expr, env: Env, hint: str) -> Factor:
     alias = node.args.get("alias")
     names = [c.name for c in alias.args.get("columns") or []] if isinstance(alias, exp.TableAlias) else []
     for clause, word in (
@@ -239,11 +239,11 @@ def _using(factor: Factor, before: Scope, scope: Scope, env: Env) -> None:
 # ---------------------------------------------------------------- star
 
 
-def is_star(item: exp.Expression) -> bool:
+def is_star(item: exp.Expr) -> bool:
     return isinstance(item, exp.Star) or (isinstance(item, exp.Column) and isinstance(item.this, exp.Star))
 
 
-def expand_star(item: exp.Expression, select: Select) -> list[tuple[str, exp.Expression]]:
+def expand_star(item: exp.Expr, select: Select) -> list[tuple[str, exp.Expr]]:
     """The columns that `*` or `t.*` stands for, with EXCLUDE, REPLACE and RENAME applied."""
     scope, env = select.scope, select.env
     star = item if isinstance(item, exp.Star) else item.this
@@ -265,7 +265,7 @@ def expand_star(item: exp.Expression, select: Select) -> list[tuple[str, exp.Exp
     for name in [*left_out, *replaced, *renamed_]:
         if name not in {k.lower() for k in known}:
             raise env.refuse("plan.unknown_column", f'there is no column "{name}"', item, did_you_mean(name, known))
-    found: list[tuple[str, exp.Expression]] = []
+    found: list[tuple[str, exp.Expr]] = []
     for source in sources:
         for each in source.columns:
             folded = each.name.lower()
@@ -282,7 +282,7 @@ def expand_star(item: exp.Expression, select: Select) -> list[tuple[str, exp.Exp
     return found
 
 
-def _folded(node: object) -> set[str]:
+def _folded(node: exp.Expr | list[exp.Expr] | None) -> set[str]:
     if node is None:
         return set()
     nodes = node if isinstance(node, list) else [node]

@@ -1,4 +1,4 @@
-"""A Python function of a definition, by reference: loaded when it is first called, so that planning runs no user code."""
+"""A Python function of a definition: loaded when it is first called, so that planning runs no user code."""
 
 from __future__ import annotations
 

@@ -22,17 +22,17 @@ from dropless.plan.aggregates import (
 )
 from dropless.plan.bind import quote
 from dropless.plan.draft import Column, Recompute, column
-from dropless.plan.expr import conjuncts, is_constant, quoted, reference, rewrite, unparen
+from dropless.plan.expr import conjuncts, inside, is_constant, quoted, reference, rewrite, unparen
 from dropless.plan.query import ties
 
 if TYPE_CHECKING:
     from dropless.plan.select import Select
 
 
-Change = Callable[[exp.Expression], "exp.Expression | None"]
+Change = Callable[[exp.Expr], "exp.Expr | None"]
 
 
-def read_group(select: Select, aliases: dict[str, exp.Expression]) -> list[exp.Expression] | None:
+def read_group(select: Select, aliases: dict[str, exp.Expr]) -> list[exp.Expr] | None:
     """The group expressions, resolved; None where there is no GROUP BY. Grouping sets are kept in `select.sets`."""
     select.sets = None
     group = select.node.args.get("group")
@@ -40,8 +40,8 @@ def read_group(select: Select, aliases: dict[str, exp.Expression]) -> list[exp.E
         return None
     if group.args.get("all"):
         return [e for _, e in select.items if not has_aggregate(e) and not is_constant(e)]
-    plain: list[exp.Expression] = []
-    parts: list[list[list[exp.Expression]]] = []
+    plain: list[exp.Expr] = []
+    parts: list[list[list[exp.Expr]]] = []
     terms = list(group.expressions)
     for key in ("rollup", "cube", "grouping_sets"):
         terms += group.args.get(key) or []
@@ -53,7 +53,7 @@ def read_group(select: Select, aliases: dict[str, exp.Expression]) -> list[exp.E
         else:
             plain.append(term)
 
-    def one(node: exp.Expression) -> exp.Expression:
+    def one(node: exp.Expr) -> exp.Expr:
         if isinstance(node, exp.Literal) and not node.is_string:
             return select._by_number(node, aliases)
         return select.resolve(node, aliases)
@@ -66,7 +66,7 @@ def read_group(select: Select, aliases: dict[str, exp.Expression]) -> list[exp.E
     return _once(resolved)
 
 
-def _sets(term: exp.Expression) -> list[list[exp.Expression]]:
+def _sets(term: exp.Expr) -> list[list[exp.Expr]]:
     """The grouping sets one term stands for."""
     parts = [_members(e) for e in term.expressions]
     if isinstance(term, exp.GroupingSets):
@@ -79,17 +79,17 @@ def _sets(term: exp.Expression) -> list[list[exp.Expression]]:
     ]
 
 
-def _members(node: exp.Expression) -> list[exp.Expression]:
+def _members(node: exp.Expr) -> list[exp.Expr]:
     if isinstance(node, exp.Tuple):
         return list(node.expressions)
     return [node.this if isinstance(node, exp.Paren) else node]
 
 
-def _once(nodes: list[exp.Expression]) -> list[exp.Expression]:
+def _once(nodes: list[exp.Expr]) -> list[exp.Expr]:
     return list(dict.fromkeys(nodes))
 
 
-def _clauses(select: Select) -> list[exp.Expression]:
+def _clauses(select: Select) -> list[exp.Expr]:
     found = [e for _, e in select.items] + select.order + select.distinct_on
     return found + [e for e in (select.having, select.qualify) if e is not None]
 
@@ -98,7 +98,7 @@ def is_grouped(select: Select) -> bool:
     return select.group is not None or select.having is not None or any(has_aggregate(e) for e in _clauses(select))
 
 
-def inputs_of(select: Select) -> list[exp.Expression]:
+def inputs_of(select: Select) -> list[exp.Expr]:
     """What must be computed before the aggregate: group expressions and the aggregates' arguments."""
     return [*(select.group or []), *(a for e in _clauses(select) for a in aggregates_in(e))]
 
@@ -107,7 +107,7 @@ def run(select: Select) -> None:
     """The clauses are over the groups' columns after this; HAVING has been applied."""
     calls = Calls(select)
     group = select.group or []
-    key_names: dict[exp.Expression, str] = {}
+    key_names: dict[exp.Expr, str] = {}
     labels = {unparen(e): name for name, e in select.items if name}
     for node in group:
         key_names[node] = calls.lift(node, labels.get(node) or "key")
@@ -127,10 +127,10 @@ def run(select: Select) -> None:
         select.filter(conjuncts(condition), "having")
 
 
-def _rewrite_clauses(select: Select, calls: Calls, key_names: dict[exp.Expression, str]) -> None:
+def _rewrite_clauses(select: Select, calls: Calls, key_names: dict[exp.Expr, str]) -> None:
     rel = select.rel
 
-    def change(node: exp.Expression) -> exp.Expression | None:
+    def change(node: exp.Expr) -> exp.Expr | None:
         flat = unparen(node)
         if flat in key_names:
             return reference(rel.column(key_names[flat]))
@@ -155,7 +155,7 @@ def _rewrite_clauses(select: Select, calls: Calls, key_names: dict[exp.Expressio
     select.group = None
 
 
-def _windowed(node: exp.Expression, change: Change) -> exp.Expression:
+def _windowed(node: exp.Expr, change: Change) -> exp.Expr:
     """As `rewrite`, but a window's own function stays and only its arguments are rewritten."""
     holder = exp.Paren(this=node.copy())
     protected: set[int] = set()
@@ -166,7 +166,7 @@ def _windowed(node: exp.Expression, change: Change) -> exp.Expression:
             function = function.this
             protected.add(id(function))
 
-    def walk(parent: exp.Expression) -> None:
+    def walk(parent: exp.Expr) -> None:
         for child in list(parent.iter_expressions()):
             given = None if id(child) in protected else change(child)
             if given is None:
@@ -175,21 +175,21 @@ def _windowed(node: exp.Expression, change: Change) -> exp.Expression:
                 child.replace(given if not isinstance(given, exp.Binary) else exp.Paren(this=given))
 
     walk(holder)
-    return holder.this
+    return inside(holder)
 
 
-def _wide(columns: tuple[Column, ...], node: exp.Expression) -> exp.Expression | None:
+def _wide(columns: tuple[Column, ...], node: exp.Expr) -> exp.Expr | None:
     """The call's column as expressions must see it."""
     if isinstance(node, exp.Column):
         return reference(next(c for c in columns if c.name == node.name))
     return None
 
 
-def _grouping_value(select: Select, node: exp.Grouping, key_names: dict[exp.Expression, str]) -> exp.Expression:
+def _grouping_value(select: Select, node: exp.Grouping, key_names: dict[exp.Expr, str]) -> exp.Expr:
     names = [key_names[unparen(e)] for e in node.expressions]
     if select.sets is None:
         return exp.Literal.number(0)
-    total: exp.Expression | None = None
+    total: exp.Expr | None = None
     for i, name in enumerate(names):
         bit = exp.Mul(
             this=quoted(f"grouping({name})"),
@@ -249,7 +249,7 @@ def _grouped(select: Select, calls: Calls, keys: list[str], split: bool) -> None
         select.draft.recomputed.append(Recompute(name, f"{words} over all rows", where))
 
 
-def _grouping_sets(select: Select, calls: Calls, key_names: dict[exp.Expression, str], split: bool) -> None:
+def _grouping_sets(select: Select, calls: Calls, key_names: dict[exp.Expr, str], split: bool) -> None:
     """One aggregate for each grouping set, their rows united; a key a set lacks is NULL in its rows."""
     assert select.sets is not None
     base = select.rel
@@ -260,7 +260,7 @@ def _grouping_sets(select: Select, calls: Calls, key_names: dict[exp.Expression,
         names = [key_names[e] for e in chosen]
         _grouped(select, calls, names, split)
         own = select.rel
-        items: list[tuple[str, exp.Expression]] = []
+        items: list[tuple[str, exp.Expr]] = []
         for name in key_names.values():
             have = base.column(name)
             null = exp.Cast(this=exp.null(), to=type_node(have.wide or have.type))

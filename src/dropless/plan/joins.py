@@ -14,7 +14,7 @@ from sqlglot import exp
 from dropless.plan import ir
 from dropless.plan.bind import message, quote
 from dropless.plan.draft import Column, Key, Recompute, Rel, rename_keys
-from dropless.plan.expr import bare, conjunction, names_in, quoted, reference, sql, unparen
+from dropless.plan.expr import bare, conjunction, inside, names_in, quoted, reference, sql, unparen
 from dropless.plan.from_clause import Factor
 from dropless.plan.query import Env, rename_to
 from dropless.plan.scope import Scope
@@ -30,10 +30,10 @@ class Side:
     rel: Rel
     names: dict[str, str]
 
-    def has(self, node: exp.Expression) -> bool:
+    def has(self, node: exp.Expr) -> bool:
         return all(n in self.names for n in names_in([node]))
 
-    def mentions(self, node: exp.Expression) -> bool:
+    def mentions(self, node: exp.Expr) -> bool:
         return any(n in self.names for n in names_in([node]))
 
     def column(self, inside: str) -> Column:
@@ -44,7 +44,7 @@ def join_all(select: Select) -> Rel:
     """Adds the joins and returns a relation whose columns have the SELECT's inside names."""
     factors = select.factors
     if any(f.how in ("right", "full") for f in factors):
-        pool: list[exp.Expression] = []
+        pool: list[exp.Expr] = []
     else:
         pool = [c for c in select.conjuncts if not select._is_pending(c) and _joins(c, factors)]
         select.conjuncts = [c for c in select.conjuncts if c not in pool]
@@ -61,14 +61,14 @@ def _owner(name: str, factors: list[Factor]) -> Factor | None:
     return next((f for f in factors if f.source and name in f.source.inside.values()), None)
 
 
-def _joins(condition: exp.Expression, factors: list[Factor]) -> bool:
+def _joins(condition: exp.Expr, factors: list[Factor]) -> bool:
     """True where the condition ties two relations of FROM that are joined freely."""
     owners = [o for n in names_in([condition]) if (o := _owner(n, factors))]
     free = all(o.how in ("inner", "cross") for o in owners if o is not factors[0])
     return free and len({o.alias for o in owners}) > 1 and len(owners) == len(names_in([condition]))
 
 
-def _sorted(factors: list[Factor], pool: list[exp.Expression]) -> list[Factor]:
+def _sorted(factors: list[Factor], pool: list[exp.Expr]) -> list[Factor]:
     """The factors in an order in which each is tied to one before by an equality, as far as there is one; logs lead."""
     rest = list(factors)
     start = next((f for f in rest if f.rel and not f.rel.table), rest[0])
@@ -82,7 +82,7 @@ def _sorted(factors: list[Factor], pool: list[exp.Expression]) -> list[Factor]:
     return done
 
 
-def _equality(condition: exp.Expression, done: list[Factor], new: Factor) -> bool:
+def _equality(condition: exp.Expr, done: list[Factor], new: Factor) -> bool:
     node = unparen(condition)
     if not isinstance(node, exp.EQ):
         return False
@@ -97,7 +97,7 @@ def _equality(condition: exp.Expression, done: list[Factor], new: Factor) -> boo
 class Joiner:
     """Joins the factors of one SELECT from left to right."""
 
-    def __init__(self, select: Select, pool: list[exp.Expression], factors: list[Factor]) -> None:
+    def __init__(self, select: Select, pool: list[exp.Expr], factors: list[Factor]) -> None:
         self.select, self.env, self.draft, self.hint = select, select.env, select.draft, select.hint
         self.pool, self.factors = pool, factors
 
@@ -119,7 +119,7 @@ class Joiner:
         assert not self.pool, self.pool
         return side.rel
 
-    def _unnest(self, side: Side, factor: Factor, later: list[exp.Expression]) -> Side:
+    def _unnest(self, side: Side, factor: Factor, later: list[exp.Expr]) -> Side:
         select, source = self.select, factor.source
         assert source is not None and factor.unnest is not None
         select.rel = self._inside(side)
@@ -136,7 +136,7 @@ class Joiner:
         by_own = {v: k for k, v in side.names.items()}
         return rename_to(side.rel, [by_own[n] for n in side.rel.names()], self.env, self.hint, self.select.node)
 
-    def _join(self, left: Side, factor: Factor, later: list[exp.Expression]) -> Side:
+    def _join(self, left: Side, factor: Factor, later: list[exp.Expr]) -> Side:
         assert factor.rel is not None and factor.source is not None
         right = Side(factor.rel, {factor.source.inside[c.name]: c.name for c in factor.rel.columns})
         conditions = list(factor.conditions)
@@ -157,9 +157,9 @@ def combine(
     left: Side,
     right: Side,
     how: str,
-    conditions: list[exp.Expression],
+    conditions: list[exp.Expr],
     needed: list[str],
-    node: exp.Expression,
+    node: exp.Expr,
 ) -> Side:
     """Adds the operator that joins two sides and returns the joined side, under inside names."""
     if left.rel.table and not right.rel.table and how == "inner":
@@ -179,15 +179,13 @@ def combine(
     return _keyed(joiner, left, right, how, pairs, residual, needed, node)
 
 
-Pair = tuple[exp.Expression, exp.Expression]
+Pair = tuple[exp.Expr, exp.Expr]
 
 
-def split_equalities(
-    conditions: list[exp.Expression], left: Side, right: Side
-) -> tuple[list[Pair], list[exp.Expression]]:
+def split_equalities(conditions: list[exp.Expr], left: Side, right: Side) -> tuple[list[Pair], list[exp.Expr]]:
     """The equalities between the sides as (left, right), and the other conditions."""
     pairs: list[Pair] = []
-    residual: list[exp.Expression] = []
+    residual: list[exp.Expr] = []
     for condition in conditions:
         flat = unparen(condition)
         if isinstance(flat, exp.EQ) and names_in([flat.this]) and names_in([flat.expression]):
@@ -201,9 +199,7 @@ def split_equalities(
     return pairs, residual
 
 
-def sided(
-    node: exp.Expression, left: Side, right: Side, left_alias: str = "l", right_alias: str = "r"
-) -> exp.Expression:
+def sided(node: exp.Expr, left: Side, right: Side, left_alias: str = "l", right_alias: str = "r") -> exp.Expr:
     """The expression over the two sides' columns, as `l` and `r`."""
     holder = exp.Paren(this=node.copy())
     for column in list(holder.find_all(exp.Column)):
@@ -211,10 +207,10 @@ def sided(
             continue
         side, alias = (left, left_alias) if column.name in left.names else (right, right_alias)
         column.replace(quoted(side.names[column.name], alias))
-    return holder.this
+    return inside(holder)
 
 
-def _text(conditions: list[exp.Expression], left: Side, right: Side) -> str:
+def _text(conditions: list[exp.Expr], left: Side, right: Side) -> str:
     return conjunction(sided(c, left, right) for c in conditions)
 
 
@@ -254,9 +250,9 @@ def _lookup(
     left: Side,
     right: Side,
     how: str,
-    conditions: list[exp.Expression],
+    conditions: list[exp.Expr],
     needed: list[str],
-    node: exp.Expression,
+    node: exp.Expr,
 ) -> Side:
     pairs, _ = split_equalities(conditions, left, right)
     keys, one = joined_keys(left, right, pairs)
@@ -288,7 +284,7 @@ def _lookup(
     return Side(rel, {n: n for n in rel.names()})
 
 
-def check_condition(env: Env, text: str, left: Side, right: Side, node: exp.Expression) -> None:
+def check_condition(env: Env, text: str, left: Side, right: Side, node: exp.Expr) -> None:
     """The condition over `l` and `r` binds. Raises Refuse `plan.type`."""
     try:
         env.draft.binder.types([("l", left.rel.columns), ("r", right.rel.columns)], [f"({text})"])
@@ -297,12 +293,12 @@ def check_condition(env: Env, text: str, left: Side, right: Side, node: exp.Expr
 
 
 def prepared(
-    joiner: Joiner, side: Side, keys: list[exp.Expression], casts: list[str | None], needed: list[str], kind: str
+    joiner: Joiner, side: Side, keys: list[exp.Expr], casts: list[str | None], needed: list[str], kind: str
 ) -> tuple[Side, list[str]]:
-    """The side with only the columns that are needed and one column for each key expression, and those columns' names."""
+    """The side with the columns that are needed and one for each key expression, and those columns' names."""
     select = joiner.select
     keep = [n for n in side.names if n in set(needed)]
-    items: list[tuple[str, exp.Expression]] = [(n, _own(side, n)) for n in keep]
+    items: list[tuple[str, exp.Expr]] = [(n, _own(side, n)) for n in keep]
     called: list[str] = []
     for key, cast in zip(keys, casts, strict=True):
         name = bare(key)
@@ -325,16 +321,16 @@ def prepared(
     return Side(rel, {n: n for n in rel.names()}), called
 
 
-def _own(side: Side, inside: str) -> exp.Expression:
+def _own(side: Side, inside: str) -> exp.Expr:
     return reference(side.column(inside))
 
 
-def _over(side: Side, node: exp.Expression) -> exp.Expression:
+def _over(side: Side, node: exp.Expr) -> exp.Expr:
     """The expression over the side's own column names."""
     holder = exp.Paren(this=node.copy())
     for column in list(holder.find_all(exp.Column)):
         column.replace(quoted(side.names[column.name]))
-    return holder.this
+    return inside(holder)
 
 
 def key_casts(joiner: Joiner, left: Side, right: Side, pairs: list[Pair]) -> tuple[list[str | None], list[str | None]]:
@@ -367,9 +363,9 @@ def _join_logs(
     left: Side,
     right: Side,
     pairs: list[Pair],
-    residual: list[exp.Expression],
+    residual: list[exp.Expr],
     needed: list[str],
-    node: exp.Expression,
+    node: exp.Expr,
 ) -> Side:
     keys, _ = joined_keys(left, right, pairs)
     casts = key_casts(joiner, left, right, pairs)
@@ -405,9 +401,9 @@ def _keyed(
     right: Side,
     how: str,
     pairs: list[Pair],
-    residual: list[exp.Expression],
+    residual: list[exp.Expr],
     needed: list[str],
-    node: exp.Expression,
+    node: exp.Expr,
 ) -> Side:
     keys, one = joined_keys(left, right, pairs)
     if how in ("left", "semi", "anti") and (one or how != "left"):
@@ -418,7 +414,7 @@ def _keyed(
     wanted = list(dict.fromkeys([*needed, *names_in(residual)]))
     left, left_keys = prepared(joiner, left, [a for a, _ in pairs], casts[0], wanted, "left")
     right, right_keys = prepared(joiner, right, [b for _, b in pairs], casts[1], wanted, "right")
-    equalities: list[exp.Expression] = [
+    equalities: list[exp.Expr] = [
         exp.EQ(this=quoted(a, "l"), expression=quoted(b, "r")) for a, b in zip(left_keys, right_keys, strict=True)
     ]
     text = _text([*equalities, *residual], left, right)

@@ -1,4 +1,4 @@
-"""Names of DuckDB's functions by what matters here. Literal, because asking DuckDB costs more than planning a transform.
+"""Names of DuckDB's functions by what matters here; literal, because asking DuckDB costs more than planning.
 
 A test compares them with the DuckDB that is installed.
 """

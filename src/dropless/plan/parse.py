@@ -16,7 +16,7 @@ from sqlglot.errors import SqlglotError
 from dropless.errors import Problem, problem
 from dropless.plan.bind import Binder, message
 from dropless.plan.draft import Refuse, Text
-from dropless.plan.expr import function_name
+from dropless.plan.expr import function_name, inside
 from dropless.plan.names import UNSTABLE
 
 CLOCK = {
@@ -33,7 +33,7 @@ CLOCK = {
     "localtime": "TIME",
     "current_localtime": "TIME",
 }
-CLOCK_NODES = {
+CLOCK_NODES: dict[type[exp.Expr], str] = {
     exp.CurrentTimestamp: "TIMESTAMPTZ",
     exp.CurrentDate: "DATE",
     exp.CurrentTime: "TIMETZ",
@@ -43,7 +43,7 @@ CLOCK_NODES = {
 SESSION = {"getenv", "current_user", "current_role", "session_user", "user", "version"}
 
 
-def parse_query(text: Text, binder: Binder) -> exp.Expression:
+def parse_query(text: Text, binder: Binder) -> exp.Expr:
     """The tree of one query. Raises Refuse `plan.sql_syntax`, `plan.unsupported`, `plan.nondeterministic`."""
     trees = _trees(text, binder)
     if len(trees) != 1:
@@ -57,19 +57,20 @@ def parse_query(text: Text, binder: Binder) -> exp.Expression:
     return settle(tree, text, binder)
 
 
-def parse_condition(text: Text, binder: Binder) -> exp.Expression:
+def parse_condition(text: Text, binder: Binder) -> exp.Expr:
     """The tree of one expression. Raises Refuse."""
     wrapped = Text(f"SELECT ({text.sql}\n)", text.where, text.first_line)
-    (tree, *more) = _trees(wrapped, binder, own=text.sql) or [None]
-    if more or not isinstance(tree, exp.Select) or len(tree.expressions) != 1 or len(tree.args.get("joins") or []):
+    trees = _trees(wrapped, binder)
+    tree = trees[0] if len(trees) == 1 else None
+    if not isinstance(tree, exp.Select) or len(tree.expressions) != 1 or len(tree.args.get("joins") or []):
         raise Refuse(problem("plan.sql_syntax", f"this is not one expression: {text.sql.strip()}", text.where))
     node = settle(tree, text, binder).expressions[0]
     if not isinstance(node, exp.Paren):
         raise Refuse(problem("plan.sql_syntax", f"this is not one expression: {text.sql.strip()}", text.where))
-    return node.this
+    return inside(node)
 
 
-def _trees(text: Text, binder: Binder, own: str | None = None) -> list[exp.Expression]:
+def _trees(text: Text, binder: Binder) -> list[exp.Expr]:
     logger = logging.getLogger("sqlglot")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -98,7 +99,7 @@ def _syntax(text: Text, binder: Binder, error: SqlglotError) -> Problem:
     return problem("plan.sql_syntax", said, text.line(line if isinstance(line, int) else None))
 
 
-def settle(tree: exp.Expression, text: Text, binder: Binder) -> exp.Expression:
+def settle(tree: exp.Expr, text: Text, binder: Binder) -> exp.Expr:
     """The tree with the clock replaced by the run's start. Raises Refuse for what is settled by chance or session."""
     problems = []
     holder = exp.Paren(this=tree)
@@ -140,10 +141,10 @@ def settle(tree: exp.Expression, text: Text, binder: Binder) -> exp.Expression:
             )
     if problems:
         raise Refuse(*problems)
-    return holder.this
+    return inside(holder)
 
 
-def _started(kind: str) -> exp.Expression:
+def _started(kind: str) -> exp.Expr:
     started = exp.Cast(
         this=exp.Anonymous(this="getvariable", expressions=[exp.Literal.string("run_started")]),
         to=exp.DataType.build("TIMESTAMPTZ", dialect="duckdb"),
@@ -151,18 +152,14 @@ def _started(kind: str) -> exp.Expression:
     return started if kind == "TIMESTAMPTZ" else exp.Cast(this=started, to=exp.DataType.build(kind, dialect="duckdb"))
 
 
-def relations_in(tree: exp.Expression) -> list[exp.Table]:
+def relations_in(tree: exp.Expr) -> list[exp.Table]:
     """The tables a query names that are not CTEs of its own."""
-    found = []
-    for table in tree.find_all(exp.Table):
-        if isinstance(table.this, exp.Identifier) and not _is_cte(table):
-            found.append(table)
-    return found
+    return [t for t in tree.find_all(exp.Table) if isinstance(t.this, exp.Identifier) and not _is_cte(t)]
 
 
 def _is_cte(table: exp.Table) -> bool:
     name = table.name.lower()
-    node: exp.Expression | None = table
+    node: exp.Expr | None = table
     while node is not None:
         with_ = node.args.get("with_")
         if with_ is not None and any(c.alias.lower() == name for c in with_.expressions):

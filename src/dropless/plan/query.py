@@ -35,12 +35,12 @@ class Env:
     def having(self, name: str, named: Named) -> Env:
         return replace(self, tables={**self.tables, name.lower(): named})
 
-    def refuse(self, code: str, message: str, node: exp.Expression | None = None, hint: str | None = None) -> Refuse:
+    def refuse(self, code: str, message: str, node: exp.Expr | None = None, hint: str | None = None) -> Refuse:
         """The refusal to raise, placed at the node."""
         return Refuse(problem(code, message, self.text.at(node), hint))
 
 
-def plan_query(node: exp.Expression, env: Env, hint: str) -> Rel:
+def plan_query(node: exp.Expr, env: Env, hint: str) -> Rel:
     """Adds the operators of a query and returns what its end gives out. Raises Refuse."""
     node, env = with_ctes(node, env, hint)
     match node:
@@ -59,11 +59,11 @@ def plan_query(node: exp.Expression, env: Env, hint: str) -> Rel:
     raise env.refuse("plan.unsupported", f"{_word(node)} is not planned", node, "write it as a SELECT over relations")
 
 
-def _word(node: exp.Expression) -> str:
+def _word(node: exp.Expr) -> str:
     return node.key.upper().replace("_", " ")
 
 
-def with_ctes(node: exp.Expression, env: Env, hint: str) -> tuple[exp.Expression, Env]:
+def with_ctes(node: exp.Expr, env: Env, hint: str) -> tuple[exp.Expr, Env]:
     """Plans the CTEs of a query and returns the query without them, and the names it may use."""
     with_ = node.args.get("with_")
     if with_ is None:
@@ -89,7 +89,7 @@ def register(rel: Rel, env: Env, hint: str) -> Named:
     return Named(rel, table)
 
 
-def renamed(rel: Rel, names: list[str], env: Env, hint: str, node: exp.Expression) -> Rel:
+def renamed(rel: Rel, names: list[str], env: Env, hint: str, node: exp.Expr) -> Rel:
     """The relation with its first columns called `names`, as in `t(a, b)`."""
     if not names or names == rel.names()[: len(names)]:
         return rel
@@ -97,7 +97,7 @@ def renamed(rel: Rel, names: list[str], env: Env, hint: str, node: exp.Expressio
     return rename_to(rel, wanted, env, hint, node)
 
 
-def rename_to(rel: Rel, names: list[str], env: Env, hint: str, node: exp.Expression) -> Rel:
+def rename_to(rel: Rel, names: list[str], env: Env, hint: str, node: exp.Expr) -> Rel:
     """The relation with all columns renamed, by a Project where any differs."""
     if names == rel.names():
         return rel
@@ -116,7 +116,7 @@ def rename_to(rel: Rel, names: list[str], env: Env, hint: str, node: exp.Express
     )
 
 
-def bindable(node: exp.Expression, env: Env) -> str:
+def bindable(node: exp.Expr, env: Env) -> str:
     """The query's SQL with each CTE and relation replaced by its empty table, for the binder."""
     node = node.copy()
     for table in list(node.find_all(exp.Table)):
@@ -129,7 +129,7 @@ def bindable(node: exp.Expression, env: Env) -> str:
     return str(node.sql(dialect="duckdb", comments=False))
 
 
-def _shadowed(table: exp.Expression, name: str) -> bool:
+def _shadowed(table: exp.Expr, name: str) -> bool:
     parent = table.parent
     while parent is not None:
         with_ = parent.args.get("with_")
@@ -139,7 +139,7 @@ def _shadowed(table: exp.Expression, name: str) -> bool:
     return False
 
 
-def describe(node: exp.Expression, env: Env) -> list[tuple[str, str]]:
+def describe(node: exp.Expr, env: Env) -> list[tuple[str, str]]:
     """Names and types of the query's columns as DuckDB has them. Raises Refuse `plan.type`."""
     try:
         found = env.draft.binder.describe(bindable(node, env))
@@ -191,7 +191,7 @@ def _set_operation(node: exp.SetOperation, env: Env, hint: str) -> Rel:
 
 def _union(node: exp.Union, left: Rel, right: Rel, env: Env, hint: str) -> Rel:
     where = env.text.at(node)
-    updating = "updating" if "updating" in (left.changes, right.changes) else "append-only"
+    updating: ir.Changes = "updating" if "updating" in (left.changes, right.changes) else "append-only"
     rel = env.draft.add(
         ir.Union,
         env.draft.name(hint, "union"),
@@ -209,7 +209,7 @@ def _union(node: exp.Union, left: Rel, right: Rel, env: Env, hint: str) -> Rel:
     return rel
 
 
-def distinct(rel: Rel, env: Env, hint: str, node: exp.Expression | None) -> Rel:
+def distinct(rel: Rel, env: Env, hint: str, node: exp.Expr | None) -> Rel:
     """The relation without duplicate rows."""
     everything: Key = frozenset(rel.names())
     return env.draft.add(
@@ -246,7 +246,7 @@ def _intersect_or_except(node: exp.SetOperation, left: Rel, right: Rel, env: Env
     )
 
 
-def _as_columns(rel: Rel, columns: list[Column], env: Env, hint: str, node: exp.Expression) -> Rel:
+def _as_columns(rel: Rel, columns: list[Column], env: Env, hint: str, node: exp.Expr) -> Rel:
     """The relation with exactly these column names and types, by a Project where they differ."""
     if rel.names() == [c.name for c in columns] and all(
         (a.type, a.wide) == (b.type, b.wide) for a, b in zip(rel.columns, columns, strict=True)
@@ -305,7 +305,7 @@ def _by_name(node: exp.SetOperation, env: Env, hint: str) -> tuple[Rel, Rel]:
 # ---------------------------------------------------------------- order and limit
 
 
-def _output_order(node: exp.Expression, rel: Rel, env: Env) -> list[exp.Expression]:
+def _output_order(node: exp.Expr, rel: Rel, env: Env) -> list[exp.Expr]:
     """ORDER BY of a set operation or bracket: its terms name output columns, by name or number."""
     order = node.args.get("order")
     if order is None:
@@ -329,8 +329,8 @@ def limit(
     rel: Rel,
     env: Env,
     hint: str,
-    node: exp.Expression,
-    order: list[exp.Expression],
+    node: exp.Expr,
+    order: list[exp.Expr],
     visible: list[Column] | None = None,
 ) -> Rel:
     """The first rows by `order` (over the relation's columns); a plain ORDER BY is dropped with a note.
@@ -376,7 +376,7 @@ def limit(
     )
 
 
-def _number(node: exp.Expression) -> bool:
+def _number(node: exp.Expr) -> bool:
     return isinstance(node, exp.Literal) and not node.is_string and node.name.isdigit()
 
 

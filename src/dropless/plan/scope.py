@@ -1,4 +1,4 @@
-"""Which column a name in a SELECT means. Names compare without case, as in DuckDB; every unknown one is reported, not the first."""
+"""Which column a name in a SELECT means. Names compare without case, as in DuckDB; all unknown ones are reported."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from sqlglot import exp
 
 from dropless.errors import Problem, problem
 from dropless.plan.draft import Column, Text, did_you_mean
-from dropless.plan.expr import OUTER_MARK, quoted, reference
+from dropless.plan.expr import OUTER_MARK, inside, quoted, reference
 
 SUBQUERIES = (exp.Subquery, exp.Exists, exp.Select, exp.SetOperation)
 
 
 @dataclass(frozen=True)
 class Source:
-    """One thing in FROM under its alias: what the user sees (`Column.name` is the name) and what it is called inside."""
+    """One thing in FROM under its alias: the columns as the user names them, and what each is called inside."""
 
     alias: str
     columns: tuple[Column, ...]
@@ -47,7 +47,7 @@ class Scope:
     sources: list[Source]
     text: Text
     outer: Scope | None = None
-    merged: dict[str, exp.Expression] = field(default_factory=dict)
+    merged: dict[str, exp.Expr] = field(default_factory=dict)
     hidden: set[tuple[str, str]] = field(default_factory=set)
     """(alias, column) pairs that * leaves out, because USING gave the column already."""
     problems: list[Problem] = field(default_factory=list)
@@ -60,10 +60,10 @@ class Scope:
         wanted = alias.lower()
         return next((s for s in self.sources if s.alias.lower() == wanted), None)
 
-    def column(self, source: Source, column: Column) -> exp.Expression:
+    def column(self, source: Source, column: Column) -> exp.Expr:
         return reference(column.named(source.inside[column.name]))
 
-    def lookup(self, parts: list[str], node: exp.Expression, quiet: bool = False) -> exp.Expression | None:
+    def lookup(self, parts: list[str], node: exp.Expr, quiet: bool = False) -> exp.Expr | None:
         """What `a`, `t.a`, `a.field` or `t.a.field` means; None (and a problem) where it means nothing here."""
         if len(parts) > 1:
             source = self.source(parts[0])
@@ -84,7 +84,7 @@ class Scope:
                 self._unknown(node, parts[0], self.known(), parts[0])
         return None
 
-    def _bare(self, name: str, node: exp.Expression) -> exp.Expression | None:
+    def _bare(self, name: str, node: exp.Expr) -> exp.Expr | None:
         if name.lower() in self.merged:
             return self.merged[name.lower()].copy()
         found = [(s, c) for s in self.sources if (c := s.find(name))]
@@ -100,7 +100,7 @@ class Scope:
             )
         return self.column(*found[0]) if found else None
 
-    def _unknown(self, node: exp.Expression, name: str, known: list[str], part: str) -> None:
+    def _unknown(self, node: exp.Expr, name: str, known: list[str], part: str) -> None:
         self.problems.append(
             problem(
                 "plan.unknown_column", f'there is no column "{name}"', self.text.at(node), did_you_mean(part, known)
@@ -108,15 +108,15 @@ class Scope:
         )
 
     def resolve(
-        self, node: exp.Expression, aliases: Mapping[str, exp.Expression] | None = None, alias_first: bool = False
-    ) -> exp.Expression:
+        self, node: exp.Expr, aliases: Mapping[str, exp.Expr] | None = None, alias_first: bool = False
+    ) -> exp.Expr:
         """A copy whose columns are columns of the joined relation. `aliases` are select items, already resolved.
 
         Subqueries must have been taken out before. Problems are collected in `problems`.
         """
         aliases = aliases or {}
 
-        def change(column: exp.Column) -> exp.Expression:
+        def change(column: exp.Column) -> exp.Expr:
             parts = [p.name for p in column.parts]
             by_alias = aliases.get(parts[0].lower())
             if alias_first and by_alias is not None and len(parts) == 1:
@@ -147,16 +147,16 @@ class Scope:
             if not isinstance(given, (exp.Column, exp.Cast, exp.Func, exp.Paren, exp.Literal)):
                 given = exp.Paren(this=given)
             column.replace(given)
-        return holder.this
+        return inside(holder)
 
 
-def _fields(node: exp.Expression, names: Iterable[str]) -> exp.Expression:
+def _fields(node: exp.Expr, names: Iterable[str]) -> exp.Expr:
     for name in names:
         node = exp.Anonymous(this="struct_extract", expressions=[node, exp.Literal.string(name)])
     return node
 
 
-def _keep_line(old: exp.Expression, new: exp.Expression) -> None:
+def _keep_line(old: exp.Expr, new: exp.Expr) -> None:
     """The new node stands where the old one stood, for messages."""
     for part in old.walk():
         if "line" in part.meta and "start" in part.meta:

@@ -1,4 +1,4 @@
-"""Plans one SELECT at its clauses: FROM and JOIN, WHERE, GROUP BY, HAVING, windows and QUALIFY, the list, DISTINCT, LIMIT.
+"""Plans one SELECT at its clauses: FROM, WHERE, GROUP BY, HAVING, windows and QUALIFY, the list, DISTINCT, LIMIT.
 
 Every expression is resolved once, to columns named uniquely inside this SELECT; each stage then rewrites the
 expressions that are left over the columns its operators give out.
@@ -31,7 +31,7 @@ from dropless.plan.query import Env, describe, distinct, distinct_names, limit, 
 from dropless.plan.scope import Scope
 from dropless.plan.subqueries import Pending, attach, take_out
 
-Named = tuple[str, exp.Expression]
+Named = tuple[str, exp.Expr]
 
 
 def plan_select(node: exp.Select, env: Env, hint: str) -> Rel:
@@ -49,13 +49,13 @@ class Select:
         self.node, self.env, self.hint, self.draft = node, env, hint, env.draft
         self.outer = outer
         self.items: list[Named] = []
-        self.conjuncts: list[exp.Expression] = []
-        self.group: list[exp.Expression] | None = None
-        self.sets: list[list[exp.Expression]] | None = None
-        self.having: exp.Expression | None = None
-        self.qualify: exp.Expression | None = None
-        self.order: list[exp.Expression] = []
-        self.distinct_on: list[exp.Expression] = []
+        self.conjuncts: list[exp.Expr] = []
+        self.group: list[exp.Expr] | None = None
+        self.sets: list[list[exp.Expr]] | None = None
+        self.having: exp.Expr | None = None
+        self.qualify: exp.Expr | None = None
+        self.order: list[exp.Expr] = []
+        self.distinct_on: list[exp.Expr] = []
         self.pending: dict[str, Pending] = {}
         self.rel: Rel
 
@@ -99,14 +99,14 @@ class Select:
             )
 
     def resolve(
-        self, node: exp.Expression, aliases: dict[str, exp.Expression] | None = None, alias_first: bool = False
-    ) -> exp.Expression:
+        self, node: exp.Expr, aliases: dict[str, exp.Expr] | None = None, alias_first: bool = False
+    ) -> exp.Expr:
         """The expression over this SELECT's columns; its subqueries are planned and stand as columns until attached."""
         node = take_out(self, node)
         return self.scope.resolve(node, aliases, alias_first)
 
-    def _read_items(self) -> dict[str, exp.Expression]:
-        aliases: dict[str, exp.Expression] = {}
+    def _read_items(self) -> dict[str, exp.Expr]:
+        aliases: dict[str, exp.Expr] = {}
         for item in self.node.expressions:
             if from_clause.is_star(item):
                 self.items += from_clause.expand_star(item, self)
@@ -123,21 +123,21 @@ class Select:
             self.items.append((name, resolved))
         return aliases
 
-    def _order_terms(self) -> list[exp.Expression]:
+    def _order_terms(self) -> list[exp.Expr]:
         order = self.node.args.get("order")
         return list(order.expressions) if order is not None else []
 
-    def _distinct_on(self) -> list[exp.Expression]:
+    def _distinct_on(self) -> list[exp.Expr]:
         distinct_ = self.node.args.get("distinct")
         on = distinct_.args.get("on") if distinct_ is not None else None
         return list(on.expressions) if on is not None else []
 
-    def _read_order(self, term: exp.Expression, aliases: dict[str, exp.Expression]) -> exp.Expression:
+    def _read_order(self, term: exp.Expr, aliases: dict[str, exp.Expr]) -> exp.Expr:
         term = term.copy()
         term.set("this", self._by_number(term.this, aliases))
         return term
 
-    def _by_number(self, node: exp.Expression, aliases: dict[str, exp.Expression]) -> exp.Expression:
+    def _by_number(self, node: exp.Expr, aliases: dict[str, exp.Expr]) -> exp.Expr:
         """The expression, or the select item whose number it is."""
         if isinstance(node, exp.Literal) and not node.is_string:
             number = int(node.name)
@@ -150,7 +150,7 @@ class Select:
 
     # ------------------------------------------------ running
 
-    def rest(self) -> list[exp.Expression]:
+    def rest(self) -> list[exp.Expr]:
         """All expressions that are still to be computed, for knowing which columns are needed."""
         found = [e for _, e in self.items] + self.order + self.distinct_on + (self.group or [])
         found += [e for e in (self.having, self.qualify) if e is not None]
@@ -168,7 +168,7 @@ class Select:
         windows.run(self)
         return self._finish(described)
 
-    def filter(self, conditions: list[exp.Expression], kind: str) -> None:
+    def filter(self, conditions: list[exp.Expr], kind: str) -> None:
         """Rows that do not meet all conditions are gone after this; subqueries among them are attached first."""
         plain = [c for c in conditions if not self._is_pending(c)]
         self.conjuncts = [c for c in conditions if self._is_pending(c)]
@@ -179,10 +179,10 @@ class Select:
             self.conjuncts = self.conjuncts[1:]
             self._filter(left, kind)
 
-    def _is_pending(self, condition: exp.Expression) -> bool:
+    def _is_pending(self, condition: exp.Expr) -> bool:
         return any(n in self.pending for n in names_in([condition]))
 
-    def _filter(self, conditions: list[exp.Expression], kind: str) -> None:
+    def _filter(self, conditions: list[exp.Expr], kind: str) -> None:
         if not conditions:
             return
         self.check_types(conditions)
@@ -199,7 +199,7 @@ class Select:
             condition=conjunction(conditions),
         )
 
-    def check_types(self, expressions: Iterable[exp.Expression], of: Rel | None = None) -> list[str]:
+    def check_types(self, expressions: Iterable[exp.Expr], of: Rel | None = None) -> list[str]:
         """The types of expressions over the present columns. Raises Refuse `plan.type` at one that does not bind."""
         expressions = list(expressions)
         inputs = [("in0", (of or self.rel).columns)]
@@ -273,15 +273,13 @@ class Select:
 
     def _unnest(self) -> None:
         """Each unnest(...) in the list is a column after this; one record may be several rows."""
-        found: list[exp.Expression] = []
+        found: list[exp.Expr] = []
         for _, item in self.items:
-            for node in item.find_all(exp.Explode, exp.Unnest):
-                if node not in found:
-                    found.append(node)
+            found += [n for n in item.find_all(exp.Explode, exp.Unnest) if n not in found]
         if not found:
             return
         taken = names_in(self.rest()) + [n for n, _ in self.items]
-        names: dict[exp.Expression, str] = {}
+        names: dict[exp.Expr, str] = {}
         lists: list[Named] = []
         for node in found:
             argument = node.this if isinstance(node, exp.Explode) else node.expressions[0]
@@ -297,7 +295,7 @@ class Select:
         self.items = [(name, rewrite(item, swap)) for name, item in self.items]
         self.order = [rewrite(item, swap) for item in self.order]
 
-    def unnest(self, lists: list[Named], needed: list[exp.Expression]) -> None:
+    def unnest(self, lists: list[Named], needed: list[exp.Expr]) -> None:
         """Each named list is a column of its elements after this, beside the columns that are still needed."""
         named = [n for n, _ in lists]
         keep = [n for n in names_in(needed) if n in self.rel.names() and n not in named]
@@ -340,18 +338,18 @@ class Select:
         return limit(rel, self.env, self.hint, self.node, order, list(rel.columns[:visible]))
 
     def _named(self, described: list[tuple[str, str]]) -> list[Named]:
-        """The items under their names: the user's where one is written, else DuckDB's; a name that repeats is numbered."""
+        """The items under the names the user wrote, else DuckDB's; a name that repeats is numbered."""
         names = [own or given for (own, _), (given, _) in zip(self.items, described, strict=True)]
         return list(zip(distinct_names(names), (node for _, node in self.items), strict=True))
 
-    def _extra(self, items: list[Named]) -> tuple[list[Named], list[exp.Expression], list[str]]:
+    def _extra(self, items: list[Named]) -> tuple[list[Named], list[exp.Expr], list[str]]:
         """Columns that only the order needs, the order over output columns, and the columns of DISTINCT ON."""
-        by_expression: dict[exp.Expression, str] = {}
+        by_expression: dict[exp.Expr, str] = {}
         for name, node in items:
             by_expression.setdefault(unparen(node), name)
         extra: list[Named] = []
 
-        def output(node: exp.Expression) -> str:
+        def output(node: exp.Expr) -> str:
             node = unparen(node)
             if node not in by_expression:
                 name = self.free("order", [*(n for n, _ in items), *(n for n, _ in extra)])
@@ -366,7 +364,7 @@ class Select:
             order.append(term)
         return extra, order, [output(e) for e in self.distinct_on]
 
-    def _keep_first(self, rel: Rel, visible: int, order: list[exp.Expression], on: list[str]) -> Rel:
+    def _keep_first(self, rel: Rel, visible: int, order: list[exp.Expr], on: list[str]) -> Rel:
         """DISTINCT ON: the first row by the order for each value of `on`."""
         terms = [t.sql(dialect="duckdb", comments=False) for t in order] + ties(rel)
         columns = list(rel.columns[:visible])

@@ -66,7 +66,10 @@ def _spelled(names: tuple[str, ...], rel: Rel) -> tuple[str, ...]:
 def _unknown_columns(spec: PipelineSpec, name: str, sink: SinkSpec, rel: Rel) -> list[Problem]:
     known = {c.name.lower() for c in rel.columns}
     partition = getattr(sink.config, "partition_by", None) or ()
-    given = [("key", (name, "key"), sink.key), ("order_by", (name, "order_by"), sink.order_by)]
+    given: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
+        ("key", (name, "key"), sink.key),
+        ("order_by", (name, "order_by"), sink.order_by),
+    ]
     given.append(("partition_by", (name, sink.connector, "partition_by"), tuple(partition)))
     found = []
     for setting, path, names in given:
@@ -139,6 +142,9 @@ def refuse_recomputed(draft: Draft) -> None:
         ]
         wrong = sorted({o.sink for o in below if o.mode != "overwrite"})
         if wrong:
-            said = f'{found.clause} needs all rows of "{operator.relation}" at once, but sink {", ".join(repr(w) for w in wrong)} is not overwritten'
-            hint = "take mode: overwrite for the sink, or partition (join, group) by columns so that only touched keys are computed"
-            draft.problems.append(problem("plan.not_incremental", said.replace("'", '"'), found.where, hint))
+            listed = ", ".join(f'"{w}"' for w in wrong)
+            said = (
+                f'{found.clause} needs all rows of "{operator.relation}" at once, but sink {listed} is not overwritten'
+            )
+            hint = "take mode: overwrite for the sink, or partition, join or group by columns so that keys can be kept"
+            draft.problems.append(problem("plan.not_incremental", said, found.where, hint))

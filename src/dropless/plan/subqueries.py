@@ -14,7 +14,7 @@ from sqlglot import exp
 
 from dropless.plan import grouping, joins
 from dropless.plan.draft import Column, Rel
-from dropless.plan.expr import OUTER_MARK, bare, columns_in, names_in, quoted, reference, sql, unparen
+from dropless.plan.expr import OUTER_MARK, bare, columns_in, inside, names_in, quoted, reference, sql, unparen
 from dropless.plan.query import Env, describe, plan_query, rename_to, with_ctes
 
 if TYPE_CHECKING:
@@ -25,25 +25,25 @@ RESOLVED = "dropless_resolved"
 
 @dataclass
 class Pending:
-    """A subquery that is planned but not joined. `conditions` are over the outer SELECT's columns and those of `rel`."""
+    """A subquery that is planned but not joined. `conditions` are over the outer SELECT's columns and `rel`'s."""
 
     name: str
     kind: Literal["exists", "in", "scalar"]
     rel: Rel
-    conditions: list[exp.Expression]
-    node: exp.Expression
-    argument: exp.Expression | None = None
+    conditions: list[exp.Expr]
+    node: exp.Expr
+    argument: exp.Expr | None = None
     """IN: what is looked for, over the outer columns; the subquery's column is `name.value`."""
     default: str | None = None
     """Scalar: the value where the subquery has no row for this one, if it is not NULL."""
 
-    def outer_expressions(self) -> list[exp.Expression]:
+    def outer_expressions(self) -> list[exp.Expr]:
         own = set(self.rel.names())
         found = [quoted(n) for c in self.conditions for n in names_in([c]) if n not in own]
         return [*found, self.argument] if self.argument is not None else list(found)
 
 
-def take_out(select: Select, node: exp.Expression) -> exp.Expression:
+def take_out(select: Select, node: exp.Expr) -> exp.Expr:
     """A copy of the expression in which each subquery is a column, planned and noted in `select.pending`."""
     holder = exp.Paren(this=node.copy())
     while (found := _topmost(holder)) is not None:
@@ -65,10 +65,10 @@ def take_out(select: Select, node: exp.Expression) -> exp.Expression:
         for part in stand_in.find_all(exp.Column):
             part.meta[RESOLVED] = True
         found.replace(stand_in)
-    return holder.this
+    return inside(holder)
 
 
-def _topmost(holder: exp.Expression) -> exp.Expression | None:
+def _topmost(holder: exp.Expr) -> exp.Expr | None:
     for node in holder.walk():
         if isinstance(node, (exp.Exists, exp.All, exp.Any)) and isinstance(node.this, (exp.Query, exp.Subquery)):
             return node
@@ -82,7 +82,7 @@ def _topmost(holder: exp.Expression) -> exp.Expression | None:
 # ---------------------------------------------------------------- planning
 
 
-def _plan(select: Select, node: exp.Expression, name: str) -> Pending:
+def _plan(select: Select, node: exp.Expr, name: str) -> Pending:
     hint = f"{select.hint}.{name}"
     if isinstance(node, exp.Exists):
         return _exists(select, node, name, hint)
@@ -91,9 +91,7 @@ def _plan(select: Select, node: exp.Expression, name: str) -> Pending:
     return _scalar(select, node, name, hint)
 
 
-def _inner(
-    select: Select, node: exp.Expression, hint: str
-) -> tuple[Select | None, Env, exp.Expression, list[exp.Expression]]:
+def _inner(select: Select, node: exp.Expr, hint: str) -> tuple[Select | None, Env, exp.Expr, list[exp.Expr]]:
     """The subquery read as a SELECT (None: it is none), its env and tree, and its conditions that reach outside."""
     from dropless.plan.select import Select
 
@@ -120,25 +118,23 @@ def _inner(
     return inner, env, node, reaching
 
 
-def _reaches(node: exp.Expression) -> bool:
+def _reaches(node: exp.Expr) -> bool:
     return any(c.meta.get(OUTER_MARK) for c in columns_in(node))
 
 
-def _only_outer(node: exp.Expression) -> bool:
+def _only_outer(node: exp.Expr) -> bool:
     columns = list(columns_in(node))
     return bool(columns) and all(c.meta.get(OUTER_MARK) for c in columns)
 
 
-def _whole(select: Select, inner: Select | None, env: Env, node: exp.Expression, hint: str) -> Rel:
+def _whole(select: Select, inner: Select | None, env: Env, node: exp.Expr, hint: str) -> Rel:
     """The relation of a subquery that uses nothing outside."""
     if inner is None:
         return plan_query(node, env, hint)
     return inner.run(describe(node, env))
 
 
-def _rows(
-    inner: Select, reaching: list[exp.Expression], name: str, value: exp.Expression | None
-) -> tuple[Rel, list[exp.Expression]]:
+def _rows(inner: Select, reaching: list[exp.Expr], name: str, value: exp.Expr | None) -> tuple[Rel, list[exp.Expr]]:
     """The rows of a correlated subquery, with the columns its outer conditions need, and those conditions."""
     if grouping.is_grouped(inner) or inner.qualify is not None or inner.node.args.get("offset"):
         raise inner.env.refuse(
@@ -147,10 +143,10 @@ def _rows(
             inner.node,
             "group in a CTE and join it",
         )
-    items: list[tuple[str, exp.Expression]] = []
-    conditions: list[exp.Expression] = []
+    items: list[tuple[str, exp.Expr]] = []
+    conditions: list[exp.Expr] = []
 
-    def item(node: exp.Expression) -> exp.Expression:
+    def item(node: exp.Expr) -> exp.Expr:
         for have, expression in items:
             if expression == node:
                 return quoted(have)
@@ -204,15 +200,15 @@ def _in(select: Select, node: exp.In, name: str, hint: str) -> Pending:
     return Pending(name, "in", rel, conditions, node, argument)
 
 
-def _renamed(rel: Rel, name: str, env: Env, hint: str, node: exp.Expression) -> Rel:
+def _renamed(rel: Rel, name: str, env: Env, hint: str, node: exp.Expr) -> Rel:
     return rename_to(rel, [f"{name}.{c}" for c in rel.names()], env, hint, node)
 
 
-def _only(rel: Rel, name: str, env: Env, hint: str, node: exp.Expression) -> Rel:
+def _only(rel: Rel, name: str, env: Env, hint: str, node: exp.Expr) -> Rel:
     return rename_to(rel, [name], env, hint, node)
 
 
-def _scalar(select: Select, node: exp.Expression, name: str, hint: str) -> Pending:
+def _scalar(select: Select, node: exp.Expr, name: str, hint: str) -> Pending:
     inner, env, tree, reaching = _inner(select, node, hint)
     if inner is not None and len(inner.items) != 1:
         raise select.env.refuse(
@@ -231,11 +227,9 @@ def _scalar(select: Select, node: exp.Expression, name: str, hint: str) -> Pendi
     return _correlated_scalar(select, inner, reaching, name, node)
 
 
-def _correlated_scalar(
-    select: Select, inner: Select, reaching: list[exp.Expression], name: str, node: exp.Expression
-) -> Pending:
+def _correlated_scalar(select: Select, inner: Select, reaching: list[exp.Expr], name: str, node: exp.Expr) -> Pending:
     """Grouped by what ties it to the outer row, so that it can be joined: one row for each value of the tie."""
-    pairs: list[tuple[exp.Expression, exp.Expression]] = []
+    pairs: list[tuple[exp.Expr, exp.Expr]] = []
     for condition in reaching:
         flat = unparen(condition)
         sides = (flat.this, flat.expression) if isinstance(flat, exp.EQ) else (condition, condition)
@@ -277,13 +271,13 @@ def _correlated_scalar(
             node,
             "aggregate it, or join the relation instead",
         )
-    conditions: list[exp.Expression] = [
+    conditions: list[exp.Expr] = [
         exp.EQ(this=outer.copy(), expression=quoted(k)) for k, (outer, _) in zip(keys, pairs, strict=True)
     ]
     return Pending(name, "scalar", rel, conditions, node, default=default)
 
 
-def _empty_value(inner: Select, value: exp.Expression) -> str | None:
+def _empty_value(inner: Select, value: exp.Expr) -> str | None:
     """What the aggregates give where there is no row (count gives 0), as SQL text; None for NULL."""
     columns = [c.named(s.inside[c.name]) for s in inner.scope.sources for c in s.columns]
     given = inner.draft.binder.empty_value(columns, sql(value))
@@ -293,12 +287,12 @@ def _empty_value(inner: Select, value: exp.Expression) -> str | None:
 # ---------------------------------------------------------------- attaching
 
 
-def attach(select: Select, expressions: Iterable[exp.Expression], condition: bool = False) -> list[exp.Expression]:
+def attach(select: Select, expressions: Iterable[exp.Expr], condition: bool = False) -> list[exp.Expr]:
     """The subqueries these expressions need are joined after this. Returns the conditions that are left to filter by.
 
     With `condition` the expressions are conditions that rows must meet, so EXISTS and IN among them join by themselves.
     """
-    left: list[exp.Expression] = []
+    left: list[exp.Expr] = []
     for expression in expressions:
         flat = unparen(expression)
         negated = isinstance(flat, exp.Not)
@@ -372,7 +366,7 @@ def _semi(select: Select, pending: Pending, negated: bool) -> None:
     conditions = list(pending.conditions)
     if pending.argument is not None:
         value = f"{pending.name}.value"
-        equal: exp.Expression = exp.EQ(this=pending.argument.copy(), expression=reference(pending.rel.column(value)))
+        equal: exp.Expr = exp.EQ(this=pending.argument.copy(), expression=reference(pending.rel.column(value)))
         argument = bare(pending.argument)
         certain = argument is not None and select.rel.column(argument).required and pending.rel.column(value).required
         if negated and not certain:

@@ -28,7 +28,7 @@ from dropless.plan.query import ties
 if TYPE_CHECKING:
     from dropless.plan.select import Select
 
-Lift = Callable[[exp.Expression], str]
+Lift = Callable[[exp.Expr], str]
 PEERS = {"rank", "dense_rank", "percent_rank", "cume_dist"}
 """Functions for which rows that tie are equal; an order beyond the user's would change them."""
 PLACED = {"row_number", "ntile", "lag", "lead"}
@@ -53,11 +53,11 @@ def inline_named(node: exp.Select) -> None:
     node.set("windows", None)
 
 
-def windows_in(nodes: list[exp.Expression]) -> list[exp.Expression]:
+def windows_in(nodes: list[exp.Expr]) -> list[exp.Expr]:
     """The topmost windows, each once."""
-    found: dict[exp.Expression, None] = {}
+    found: dict[exp.Expr, None] = {}
 
-    def walk(node: exp.Expression) -> None:
+    def walk(node: exp.Expr) -> None:
         if isinstance(node, exp.Window):
             found.setdefault(node)
             return
@@ -78,9 +78,9 @@ def run(select: Select) -> None:
             condition, select.qualify = select.qualify, None
             select.filter(conjuncts(condition), "qualify")
         return
-    before: list[tuple[str, exp.Expression]] = []
+    before: list[tuple[str, exp.Expr]] = []
 
-    def lift(node: exp.Expression) -> str:
+    def lift(node: exp.Expr) -> str:
         node = unparen(node)
         for name, have in before:
             if have == node:
@@ -101,7 +101,7 @@ def run(select: Select) -> None:
     _plan(select, windows, over, types, before)
 
 
-def _over(window: exp.Expression, lift: Lift) -> exp.Window:
+def _over(window: exp.Expr, lift: Lift) -> exp.Window:
     """The window with its arguments, partition and order replaced by columns before it."""
     assert isinstance(window, exp.Window)
     holder = exp.Paren(this=window.copy())
@@ -122,7 +122,7 @@ def _over(window: exp.Expression, lift: Lift) -> exp.Window:
 
 
 def _settled(window: exp.Window, extra: list[str]) -> str:
-    """The window's text with an order that leaves nothing open where that does not change what the window means (L9)."""
+    """The window's text with an order that leaves nothing open, where that does not change its meaning (L9)."""
     function = window.this
     while isinstance(function, (exp.Filter, exp.IgnoreNulls, exp.RespectNulls)):
         function = function.this
@@ -149,17 +149,17 @@ def _settled(window: exp.Window, extra: list[str]) -> str:
 
 def _plan(
     select: Select,
-    windows: list[exp.Expression],
+    windows: list[exp.Expr],
     over: list[exp.Window],
     types: list[str],
-    before: list[tuple[str, exp.Expression]],
+    before: list[tuple[str, exp.Expr]],
 ) -> None:
     if not before:
         first = select.rel.columns[0]
         before.append((first.name, reference(first)))
     rel = select.project(before, "arguments")
     extra = ties(rel)
-    names: dict[exp.Expression, str] = {}
+    names: dict[exp.Expr, str] = {}
     labels = {unparen(e): n for n, e in select.items if n}
     for window in windows:
         names[window] = select.free(labels.get(window) or "window", [*rel.names(), *names.values()])
