@@ -56,6 +56,11 @@ class Node:
         """The node under `key`, or None where there is none or this is no mapping."""
         return self.value.get(key) if isinstance(self.value, dict) else None
 
+    @property
+    def scalar(self) -> Any:
+        """The value where a number or a truth value is meant: a text that came from variables is read as one."""
+        return resolve(self.text) if self.expanded else self.value
+
     def walk(self) -> Iterator[Node]:
         """This node and all below it, in the order they are written."""
         yield self
@@ -238,7 +243,10 @@ def parse(text: str, file: str, family: str) -> tuple[Node | None, list[Problem]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         said = ", ".join(part for part in (error.context, error.problem) if part)
-        return None, [Problem(f"{family}.yaml", said or "not YAML", Place(file, mark.line + 1 if mark else 1))]
+        line = mark.line if mark else 0
+        # Within {...} an unquoted variable ends the value.
+        hint = "put a value with ${...} in quotes" if "${" in "".join(text.splitlines()[line : line + 1]) else None
+        return None, [Problem(f"{family}.yaml", said or "not YAML", Place(file, line + 1), hint)]
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         return None, [Problem(f"{family}.yaml", f"character U+{error.character:04X} is not allowed", Place(file, line))]
@@ -345,29 +353,33 @@ class Reader:
         return None
 
     def flag(self, node: Node | None, what: str) -> bool | None:
-        if node is None or isinstance(node.value, bool):
-            return None if node is None else node.value
+        if node is None:
+            return None
+        if isinstance(node.scalar, bool):
+            return node.scalar
         self.wrong(what, "true or false", node)
         return None
 
     def number(self, node: Node | None, what: str) -> int | float | None:
         if node is None:
             return None
-        if isinstance(node.value, int | float) and not isinstance(node.value, bool):
-            return node.value
+        value = node.scalar
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return value
         self.wrong(what, "a number", node)
         return None
 
     def whole(self, node: Node | None, what: str, minimum: int = 0) -> int | None:
         if node is None:
             return None
-        if not isinstance(node.value, int) or isinstance(node.value, bool):
+        value = node.scalar
+        if not isinstance(value, int) or isinstance(value, bool):
             self.wrong(what, "a whole number", node)
             return None
-        if node.value < minimum:
+        if value < minimum:
             self.note("bad_value", f"{what} is {node.raw}, less than {minimum}", node)
             return None
-        return node.value
+        return value
 
     def choice(self, node: Node | None, what: str, choices: Iterable[str]) -> str | None:
         if node is None:

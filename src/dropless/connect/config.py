@@ -90,7 +90,7 @@ def parse_config(
 ) -> tuple[C | None, list[Problem]]:
     """An instance of the settings class, and everything that is wrong with what was given, each with its line.
 
-    No instance where anything needed is missing or wrong. `what` names the owner in messages, as in `source "orders"`.
+    No instance where anything needed is missing or wrong. Unknown settings are problems, and left out of the instance. `what` names the owner in messages, as in `source "orders"`.
     A setting whose value may be secret is never quoted.
     """
     if not isinstance(settings, Node):
@@ -267,6 +267,7 @@ class _Parser:
             return text if hint is str else Path(text)
         if hint is Any:
             return value
+        value = node.scalar
         if hint is bool and isinstance(value, bool):
             return value
         if hint is int and isinstance(value, int) and not isinstance(value, bool):

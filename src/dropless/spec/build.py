@@ -344,8 +344,9 @@ class _Builder(Reader):
         share = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*%", node.text)
         if share and float(share.group(1)) <= 100:
             return Budget(share=float(share.group(1)) / 100)
-        if isinstance(node.value, int) and not isinstance(node.value, bool) and node.value >= 0:
-            return Budget(count=node.value)
+        count = node.scalar
+        if isinstance(count, int) and not isinstance(count, bool) and count >= 0:
+            return Budget(count=count)
         self.wrong('"max_dead_letters"', "a share such as 5%, or a number of records", node)
         return None
 

@@ -1,4 +1,4 @@
-"""The same definition from Python: `Pipeline(...)` takes the keys of the YAML file and is validated by the same code."""
+"""The same definition from Python: `Pipeline(...)` takes the keys of the YAML file, validated by the same code."""
 
 from __future__ import annotations
 
