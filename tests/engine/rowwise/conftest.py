@@ -31,7 +31,7 @@ def plan(*operators: Operator) -> Plan:
     return Plan(found, {o.relation: o.name for o in operators})
 
 
-def scan(name: str = "s", **types: str) -> Scan:
+def scan(name: str = "s", /, **types: str) -> Scan:
     return Scan(name=name, relation=name, inputs=(), columns=fields(**types), source=name)
 
 
@@ -47,7 +47,7 @@ MakeLane = Callable[..., Lane]
 
 @pytest.fixture
 def lane() -> MakeLane:
-    def make(of: Plan, tables: Mapping[str, pa.Table] | None = None) -> Lane:
-        return Lane(of, connect(1, 256), tables or {}, SPLITS)
+    def make(of: Plan, tables: Mapping[str, pa.Table] | None = None, memory: int = 256) -> Lane:
+        return Lane(of, connect(1, memory), tables or {}, SPLITS)
 
     return make
