@@ -37,7 +37,9 @@ class Interpreter:
 
     def delivered(self, sink: str) -> pa.Table:
         """What the sink holds at the end."""
-        return self.rows(next(o.name for o in self.plan.operators.values() if isinstance(o, ir.Deliver) and o.sink == sink))
+        return self.rows(
+            next(o.name for o in self.plan.operators.values() if isinstance(o, ir.Deliver) and o.sink == sink)
+        )
 
     # Every table holds the visible columns with their declared types, then __at0, __at1, ...
 
@@ -102,7 +104,9 @@ class Interpreter:
 
     def _join(self, o: ir.Join) -> str:
         left, right = (self.plan.operators[i] for i in o.inputs)
-        on = [f"l.{quote(a)} = r.{quote(b)}" for a, b in zip(o.left_keys, o.right_keys, strict=True)] + [f"({o.residual})"]
+        on = [f"l.{quote(a)} = r.{quote(b)}" for a, b in zip(o.left_keys, o.right_keys, strict=True)] + [
+            f"({o.residual})"
+        ]
         places = [f"l.__at{i} AS __at{i}" for i in range(left.places)]
         places += [f"r.__at{i} AS __at{left.places + i}" for i in range(right.places)]
         items = ", ".join([self._cast(o, [i.sql for i in o.items]), *places])
@@ -127,7 +131,9 @@ class Interpreter:
         inputs = []
         for i, name in enumerate(o.inputs):
             listed = ", ".join(quote(c.name) for c in self.plan.operators[name].columns)
-            inputs.append(f"in{i} AS (SELECT {listed}, 'split' AS __split, __at0 AS __position FROM {quote(name)} ORDER BY ALL)")
+            inputs.append(
+                f"in{i} AS (SELECT {listed}, 'split' AS __split, __at0 AS __position FROM {quote(name)} ORDER BY ALL)"
+            )
         listed = ", ".join(quote(c.name) for c in o.columns)
         # No SQL may give more columns than it declares, nor in another order.
         return (

@@ -191,7 +191,7 @@ QUERIES = {
 }
 
 
-def _rows(table: pa.Table) -> list[tuple[Any, ...]]:
+def rows_of(table: pa.Table) -> list[tuple[Any, ...]]:
     def plain(value: Any) -> Any:
         if isinstance(value, float):
             return "nan" if math.isnan(value) else float(f"{value:.9g}")
@@ -207,7 +207,7 @@ def _rows(table: pa.Table) -> list[tuple[Any, ...]]:
     return sorted(zip(*columns_, strict=True), key=repr)
 
 
-def _described(con: duckdb.DuckDBPyConnection, query: str) -> list[tuple[str, str]]:
+def described(con: duckdb.DuckDBPyConnection, query: str) -> list[tuple[str, str]]:
     wide = {"HUGEINT": "DECIMAL(38,0)", '"NULL"': "INTEGER"}
     types = [wide.get(t, t) for _, t, *_ in con.execute(f"DESCRIBE {query}").fetchall()]
     names = [d[0] for d in con.execute(f"SELECT * FROM ({query}) LIMIT 0").description]
@@ -233,6 +233,6 @@ def test_plan_gives_what_duckdb_gives(name: str, kind: str) -> None:
         con.execute(f"CREATE TABLE {quote(source)} AS FROM {quote(f'arrow {source}')}")
     want = con.sql(query).to_arrow_table()
     columns_ = planned.fields["result"]
-    assert [(c.name, c.type) for c in columns_] == _described(con, query)
-    assert _rows(got) == _rows(want)
+    assert [(c.name, c.type) for c in columns_] == described(con, query)
+    assert rows_of(got) == rows_of(want)
     assert want.num_rows > 0 or name == "not_in_with_null", "a query that gives nothing tests nothing"

@@ -11,13 +11,12 @@ from sqlglot import exp
 from dropless.plan.bind import message
 from dropless.plan.draft import Column, Refuse, Rel, column, did_you_mean
 from dropless.plan.expr import conjuncts, sql
+from dropless.plan.parse import table_function
 from dropless.plan.query import Env, plan_query, register, renamed
 from dropless.plan.scope import Scope, Source, inside_names
 
 if TYPE_CHECKING:
     from dropless.plan.select import Select
-
-WINDOW_TABLES = {"tumble", "tumbling", "hop", "hopping", "session", "sessionize", "cumulate"}
 
 
 @dataclass
@@ -110,7 +109,7 @@ def _factor(node: exp.Expr, env: Env, hint: str) -> Factor:
         case exp.Table() if isinstance(node.this, exp.Identifier):
             return _relation(node, names, env, hint)
         case exp.Table():
-            raise _table_function(node, env)
+            raise Refuse(table_function(node, env.text))
         case exp.Subquery() if isinstance(node.this, (exp.Select, exp.SetOperation, exp.Subquery)):
             called = node.alias or "subquery"
             rel = plan_query(
@@ -150,20 +149,6 @@ def _relation(node: exp.Table, names: list[str], env: Env, hint: str) -> Factor:
         )
     rel = renamed(named.rel, names, env, hint, node)
     return Factor(node.alias or node.name, rel, node, table=named.table)
-
-
-def _table_function(node: exp.Table, env: Env) -> Exception:
-    name = (node.this.name if isinstance(node.this, exp.Anonymous) else node.this.key).lower()
-    if name in WINDOW_TABLES:
-        return env.refuse(
-            "plan.unsupported",
-            f"the event-time window {name}(...) is not planned yet",
-            node,
-            "group by time_bucket(INTERVAL ..., column), which keeps every window open",
-        )
-    return env.refuse(
-        "plan.unsupported", f"the table function {name}(...) is not planned", node, "declare what it reads as a source"
-    )
 
 
 def scope_of(factors: list[Factor], env: Env, outer: Scope | None) -> Scope:

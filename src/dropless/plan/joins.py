@@ -16,6 +16,7 @@ from dropless.plan.bind import message, quote
 from dropless.plan.draft import Column, Key, Recompute, Rel, rename_keys
 from dropless.plan.expr import bare, conjunction, inside, names_in, quoted, reference, sql, unparen
 from dropless.plan.from_clause import Factor
+from dropless.plan.pushdown import push_down
 from dropless.plan.query import Env, rename_to
 from dropless.plan.scope import Scope
 
@@ -43,6 +44,7 @@ class Side:
 def join_all(select: Select) -> Rel:
     """Adds the joins and returns a relation whose columns have the SELECT's inside names."""
     factors = select.factors
+    push_down(select, factors)
     if any(f.how in ("right", "full") for f in factors):
         pool: list[exp.Expr] = []
     else:

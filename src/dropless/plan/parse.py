@@ -13,7 +13,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from dropless.errors import Problem, problem
+from dropless.errors import Place, Problem, problem
 from dropless.plan.bind import Binder, message
 from dropless.plan.draft import Refuse, Text
 from dropless.plan.expr import function_name, inside
@@ -40,6 +40,8 @@ CLOCK_NODES: dict[type[exp.Expr], str] = {
     exp.Localtimestamp: "TIMESTAMP",
     exp.Localtime: "TIME",
 }
+WINDOW_TABLES = {"tumble", "tumbling", "hop", "hopping", "session", "sessionize", "cumulate"}
+WINDOW_CALL = re.compile(rf"\b({'|'.join(sorted(WINDOW_TABLES))})\s*\(", re.IGNORECASE)
 SESSION = {"getenv", "current_user", "current_role", "session_user", "user", "version"}
 
 
@@ -54,7 +56,10 @@ def parse_query(text: Text, binder: Binder) -> exp.Expr:
         word = tree.name.upper() if isinstance(tree, exp.Command) else tree.key.upper()
         hint = "write a SELECT; the sink's mode says what happens to the target"
         raise Refuse(problem("plan.unsupported", f"{word} is no query", text.where, hint))
-    return settle(tree, text, binder)
+    functions = [t for t in tree.find_all(exp.Table) if not isinstance(t.this, exp.Identifier)]
+    if functions:
+        raise Refuse(*(table_function(t, text) for t in functions))
+    return settle(tree, text)
 
 
 def parse_condition(text: Text, binder: Binder) -> exp.Expr:
@@ -64,7 +69,7 @@ def parse_condition(text: Text, binder: Binder) -> exp.Expr:
     tree = trees[0] if len(trees) == 1 else None
     if not isinstance(tree, exp.Select) or len(tree.expressions) != 1 or len(tree.args.get("joins") or []):
         raise Refuse(problem("plan.sql_syntax", f"this is not one expression: {text.sql.strip()}", text.where))
-    node = settle(tree, text, binder).expressions[0]
+    node = settle(tree, text).expressions[0]
     if not isinstance(node, exp.Paren):
         raise Refuse(problem("plan.sql_syntax", f"this is not one expression: {text.sql.strip()}", text.where))
     return inside(node)
@@ -83,23 +88,40 @@ def _trees(text: Text, binder: Binder) -> list[exp.Expr]:
 
 
 def _syntax(text: Text, binder: Binder, error: SqlglotError) -> Problem:
-    """DuckDB says what is wrong where it finds it wrong too; else it is sqlglot that cannot read it."""
+    """DuckDB says what is wrong where it finds it wrong too; else it is SQL that cannot be read here."""
+    details = getattr(error, "errors", None) or [{}]
+    line = details[0].get("line")
+    place = text.line(line if isinstance(line, int) else None)
     try:
         binder.describe(text.sql)
     except duckdb.ParserException as own:
-        said, line = message(own)
-        return problem("plan.sql_syntax", said, text.line(line))
+        said, at = message(own)
+        return problem("plan.sql_syntax", said, text.line(at))
     except duckdb.Error:
         pass
-    details = getattr(error, "errors", None) or [{}]
-    line = details[0].get("line")
+    if (window := WINDOW_CALL.search(text.sql)) is not None:
+        return _window_table(window.group(1).lower(), place)
     near = str(details[0].get("highlight") or "")
-    said = str(details[0].get("description") or str(error).splitlines()[0]).rstrip(".")
-    said = re.sub(r"\s+", " ", said[:1].lower() + said[1:]) + (f' near "{near}"' if near else "")
-    return problem("plan.sql_syntax", said, text.line(line if isinstance(line, int) else None))
+    said = "this SQL cannot be read here" + (f', from "{near}" on' if near else "")
+    return problem("plan.unsupported", said, place, "write it another way")
 
 
-def settle(tree: exp.Expr, text: Text, binder: Binder) -> exp.Expr:
+def table_function(node: exp.Table, text: Text) -> Problem:
+    """What to say of a function in FROM."""
+    name = (node.this.name if isinstance(node.this, exp.Anonymous) else node.this.key).lower()
+    if name in WINDOW_TABLES:
+        return _window_table(name, text.at(node))
+    said = f"the table function {name}(...) is not planned"
+    return problem("plan.unsupported", said, text.at(node), "declare what it reads as a source")
+
+
+def _window_table(name: str, where: Place | None) -> Problem:
+    said = f"the event-time window {name}(...) is not planned"
+    hint = "group by time_bucket(INTERVAL ..., column), which keeps every window open"
+    return problem("plan.unsupported", said, where, hint)
+
+
+def settle(tree: exp.Expr, text: Text) -> exp.Expr:
     """The tree with the clock replaced by the run's start. Raises Refuse for what is settled by chance or session."""
     problems = []
     holder = exp.Paren(this=tree)

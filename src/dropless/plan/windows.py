@@ -98,6 +98,9 @@ def run(select: Select) -> None:
     )
     for name in names_in(outside + qualify):
         lift(reference(select.rel.column(name)))
+    # Columns that only pass keep their order, so that where all pass and none is computed no Project is needed.
+    order = {name: i for i, name in enumerate(select.rel.names())}
+    before.sort(key=lambda item: order.get(bare(item[1]) or "", len(order)))
     _plan(select, windows, over, types, before)
 
 
