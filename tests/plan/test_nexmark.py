@@ -25,7 +25,7 @@ PLANNED: dict[str, tuple[str, Sink, list[type[ir.Operator]]]] = {
     "q3": (
         "SELECT p.name, p.city, p.state, a.id FROM auction a JOIN person p ON a.seller = p.id WHERE a.category = 10 AND p.state IN ('OR', 'ID', 'CA')",
         APPEND,
-        [ir.Filter, ir.Filter, ir.Project, ir.Project, ir.Join],
+        [ir.Filter, ir.Filter, ir.Project, ir.Project, ir.Join, ir.Project],
     ),
     "q4": (
         """SELECT category, avg(final) AS average FROM (SELECT max(b.price) AS final, a.category FROM auction a, bid b
@@ -103,7 +103,7 @@ PLANNED: dict[str, tuple[str, Sink, list[type[ir.Operator]]]] = {
     "q20": (
         "SELECT b.auction, b.price, a.item FROM bid b JOIN auction a ON b.auction = a.id WHERE a.category = 10",
         APPEND,
-        [ir.Project, ir.Project, ir.Join, ir.Filter, ir.Project],
+        [ir.Filter, ir.Project, ir.Project, ir.Join],
     ),
     "q21": (
         "SELECT auction, CASE WHEN lower(channel) = 'apple' THEN '0' ELSE regexp_extract(url, '(&|^)channel_id=([^&]*)', 2) END AS id FROM bid",

@@ -32,7 +32,7 @@ NUMBERS = (
 
 
 def push_down(select: Select, factors: list[Factor]) -> None:
-    """Filters stand before the logs that are joined with other logs; the conditions are gone from WHERE."""
+    """Filters stand before the logs that are joined with other logs; their conditions are gone from WHERE and ON."""
     logs = [f for f in factors if f.rel is not None and not f.rel.table]
     if len(logs) < 2 or any(f.how in ("right", "full") for f in factors):
         return
@@ -40,13 +40,14 @@ def push_down(select: Select, factors: list[Factor]) -> None:
         if factor is not factors[0] and factor.how not in ("inner", "cross"):
             continue
         assert factor.rel is not None and factor.source is not None
-        own = {inside: name for name, inside in factor.source.inside.items()}
-        moved = [
-            c for c in select.conjuncts if set(names_in([c])) <= own.keys() and _total(select, _over(c, own), factor)
-        ]
+        own = {within: name for name, within in factor.source.inside.items()}
+        pools = [select.conjuncts, *(f.conditions for f in factors if f.how == "inner")]
+        free = [c for pool in pools for c in pool if set(names_in([c])) <= own.keys()]
+        moved = [c for c in free if _total(select, _over(c, own), factor)]
         if not moved:
             continue
-        select.conjuncts = [c for c in select.conjuncts if c not in moved]
+        for pool in pools:
+            pool[:] = [c for c in pool if c not in moved]
         conditions = [_over(c, own) for c in moved]
         fixed = {n for c in conditions if (n := literal_equality(c))}
         factor.rel = select.draft.add(
@@ -72,12 +73,11 @@ def _over(node: exp.Expr, own: dict[str, str]) -> exp.Expr:
 def _total(select: Select, node: exp.Expr, factor: Factor) -> bool:
     """True where the condition has a value for every row whatever it holds."""
     node = unparen(node)
-    each = lambda *parts: all(_total(select, p, factor) for p in parts)  # noqa: E731
     match node:
         case exp.And() | exp.Or():
-            return each(node.this, node.expression)
+            return _total(select, node.this, factor) and _total(select, node.expression, factor)
         case exp.Not():
-            return each(node.this)
+            return _total(select, node.this, factor)
         case exp.Is():
             return _plain(node.this) and isinstance(node.expression, (exp.Null, exp.Boolean))
         case exp.Column():
