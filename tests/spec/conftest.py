@@ -12,17 +12,6 @@ from dropless.connect import registry
 from dropless.errors import Problem
 from dropless.spec.parse import Parsed, parse_text
 
-BASE = """\
-pipeline: shop
-sources:
-  orders:
-    thing: {path: in}
-transforms:
-  lines: SELECT * FROM orders
-sinks:
-  out: {from: lines, table: {path: out}, mode: append}
-"""
-
 
 @pytest.fixture(autouse=True)
 def connectors(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BASE
+from definitions import BASE
 
 from dropless.errors import DefinitionError, Place
 from dropless.spec.model import Budget, CheckSpec, EventTime, Settings, Slo
@@ -170,7 +170,7 @@ MISTAKES = [
     (SINK, SINK + "settings: {workers: -1}\n", [("bad_value", 9)]),
     (SINK, SINK + "checks: {linse: [{name: n, row: a > 0}]}\n", [("unknown_relation", 9)]),
     (SINK, SINK + "checks: {lines: {name: n, row: a > 0}}\n", [("wrong_type", 9)]),
-]  # fmt: skip
+]
 
 CHECKS = [
     ("{name: n}", "bad_value"),

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import BASE
+from definitions import BASE
 
 import dropless
 from dropless.connect.config import Secret

@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from conftest import BASE
+from definitions import BASE
 from test_spec_parse import WHOLE
 
 from dropless.spec.schema import json_schema
