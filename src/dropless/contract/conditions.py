@@ -58,7 +58,7 @@ class Judge:
                 return unknown or [Fault(problem)]
             name = match.group(1).replace('""', '"')
             unknown.append(Fault(f'there is no column "{name}"', name))
-            columns[name] = "VARCHAR"
+            columns[name] = '"NULL"'  # Fits every operator, so that the next unknown column is found.
         return unknown
 
     def query(self, text: str) -> str | None:

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 Condition = tuple[str, str, Node]
 """A keyword of the contract, its condition, and where it stands."""
 
+
+def _castable(value: str, shape: str, type_: str) -> str:
+    return f"({value} IS NULL OR (regexp_full_match({value}, '{shape}') AND TRY_CAST({value} AS {type_}) IS NOT NULL))"
+
+
 STRING_FORMATS: dict[str, Callable[[str], str]] = {
     "email": lambda v: rf"regexp_full_match({v}, '[^@\s]+@[^@\s.]+(\.[^@\s.]+)+')",
     "uuid": lambda v: f"regexp_full_match({v}, '[0-9a-fA-F]{{8}}(-[0-9a-fA-F]{{4}}){{3}}-[0-9a-fA-F]{{12}}')",
@@ -30,11 +35,10 @@ STRING_FORMATS: dict[str, Callable[[str], str]] = {
         f"regexp_full_match({v}, '((25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\\.){{3}}(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])')"
     ),
     "ipv6": lambda v: f"regexp_full_match({v}, '[0-9a-fA-F]{{0,4}}(:[0-9a-fA-F]{{0,4}}){{2,7}}')",
-    "date": lambda v: rf"(regexp_full_match({v}, '\d{{4}}-\d\d-\d\d') AND TRY_CAST({v} AS DATE) IS NOT NULL)",
-    "time": lambda v: rf"(regexp_full_match({v}, '\d\d:\d\d:\d\d(\.\d+)?') AND TRY_CAST({v} AS TIME) IS NOT NULL)",
-    "date-time": lambda v: (
-        rf"(regexp_full_match({v}, '\d{{4}}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:?\d\d)?') "
-        f"AND TRY_CAST({v} AS TIMESTAMPTZ) IS NOT NULL)"
+    "date": lambda v: _castable(v, r"\d{4}-\d\d-\d\d", "DATE"),
+    "time": lambda v: _castable(v, r"\d\d:\d\d:\d\d(\.\d+)?", "TIME"),
+    "date-time": lambda v: _castable(
+        v, r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:?\d\d)?", "TIMESTAMPTZ"
     ),
 }
 _NOTED_FORMATS = ("password", "byte", "binary")
@@ -213,8 +217,8 @@ def _multiple(reader: ContractReader, node: Node, what: str, type_: str, value: 
         quotient = f"{value} / CAST('{step}' AS DOUBLE)"
         return f"abs({quotient} - round({quotient})) <= 1e-9 * greatest(1, abs({quotient}))"
     # In units of the last decimal the column holds whole numbers, and those are multiples of n/d where they are of n.
-    units = (step * 10**scale).as_integer_ratio()[0]
-    limit = types.lower(type_, Decimal(units).scaleb(-scale))
+    whole = types.units(step, scale).as_integer_ratio()[0]
+    limit = types.lower(type_, types.units(Decimal(whole), -scale))
     return f"{value} = 0" if limit.always is not None else f"{value} % {limit.sql} = 0"
 
 

@@ -74,6 +74,7 @@ _DEFAULTS = {
     "time": "TIME",
 }
 
+_EXACT = Context(prec=5000)
 _PHYSICAL = re.compile(r"([A-Za-z0-9 ]+?)\s*(?:\(\s*([0-9]+)\s*(?:,\s*([0-9]+)\s*)?\))?")
 _DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)")
 
@@ -172,7 +173,12 @@ def scale_of(type_: str) -> int | None:
 
 
 def _rounded(value: Decimal, scale: int, rounding: str) -> Decimal:
-    return value.quantize(Decimal(1).scaleb(-scale), rounding, Context(prec=5000))
+    return value.quantize(Decimal(1).scaleb(-scale), rounding, _EXACT)
+
+
+def units(value: Decimal, scale: int) -> Decimal:
+    """The value in units of its `scale`-th decimal. Exact; the default context would round at 28 digits."""
+    return value.scaleb(scale, _EXACT)
 
 
 def _limit(type_: str, value: Decimal, rounding: str, above: bool) -> Limit:
@@ -182,7 +188,7 @@ def _limit(type_: str, value: Decimal, rounding: str, above: bool) -> Limit:
     rounded = _rounded(value, scale, rounding)
     match = _DECIMAL.fullmatch(type_)
     if match:
-        largest = Decimal(10 ** int(match.group(1)) - 1).scaleb(-scale)
+        largest = units(Decimal(10 ** int(match.group(1)) - 1), -scale)
         low, high = -largest, largest
     else:
         low, high = (Decimal(n) for n in INTEGERS[type_])
