@@ -19,8 +19,6 @@ import pyarrow as pa
 from dropless.connect.api import Broken, Chunk, Decoded, Decoder, Field, Record, Violation
 from dropless.connect.cast import from_text, is_nested, lossless, normal, quote, session, show
 
-_NUMBERS = {"DOUBLE", "FLOAT"}
-
 
 class TableDecoder(Decoder):
     """Casts text to a row's own types, then without loss to the declared ones.
@@ -69,7 +67,7 @@ class TableDecoder(Decoder):
         if self._log_column is not None:
             nulls = np.flatnonzero(data.column(self._log_column).is_null().to_numpy())
             if len(nulls):
-                made = raws_of(data.take(nulls), have, con) if raws is None else [raws[i] for i in nulls]
+                made = raws_of(data.take(nulls), have) if raws is None else [raws[i] for i in nulls]
                 reason = f"{self._log_column} is NULL, so the row has no place in the log"
                 at = positions[nulls].tolist()
                 broken = [Broken(p, raw, "log.null", reason) for p, raw in zip(at, made, strict=True)]
@@ -79,7 +77,7 @@ class TableDecoder(Decoder):
         rows, violations = typed(data, have, self._fields, con)
 
         def raw(indices: np.ndarray) -> list[bytes]:
-            return raws_of(data.take(indices), have, con) if raws is None else [raws[i] for i in indices]
+            return raws_of(data.take(indices), have) if raws is None else [raws[i] for i in indices]
 
         unknown = frozenset(have) - {f.name for f in self._fields}
         places = pa.array(positions, pa.int64())
@@ -116,23 +114,26 @@ def typed(
     if not data.num_rows:
         none = ", ".join(f"CAST(NULL AS {f.type}) AS {quote(f.name)}" for f in fields)
         return session().sql(f"SELECT {none} LIMIT 0").to_arrow_table(), ()
-    items: list[str] = []
-    judged = []
+    natives, values, items, judged = ["*"], [], [], []
     for number, f in enumerate(fields):
         text, wanted = quote(f.name), normal(f.type)
         if f.name not in have:
-            items.append(f"CAST(NULL AS {f.type}) AS {text}")
+            values.append(f"CAST(NULL AS {f.type}) AS v{number}")
+            items.append(f"v{number} AS {text}")
             continue
         own = normal(have[f.name])
         value = from_text(text, wanted)
         if wanted != "VARCHAR" and own not in (wanted, "VARCHAR"):
-            native = from_text(text, own)
-            value = f"CASE WHEN ({native}) IS NOT NULL THEN {lossless(f'({native})', own, wanted)} ELSE {value} END"
-        items.append(f"{value} AS {text}")
+            natives.append(f"{from_text(text, own)} AS n{number}")
+            value = f"CASE WHEN n{number} IS NOT NULL THEN {lossless(f'n{number}', own, wanted)} ELSE {value} END"
+        values.append(f"{value} AS v{number}, {text} IS NOT NULL AS given{number}")
+        items.append(f"v{number} AS {text}")
         if wanted != "VARCHAR":
-            items.append(f"{text} IS NOT NULL AND ({value}) IS NULL AS __bad{number}")
+            items.append(f"given{number} AND v{number} IS NULL AS __bad{number}")
             judged.append((number, f))
-    out = _select(con, items, data)
+    # One level for each step, so that no expression is written out, and planned, more than once.
+    own_typed = f"SELECT {', '.join(natives)} FROM table_text"
+    out = _run(con, f"SELECT {', '.join(items)} FROM (SELECT {', '.join(values)} FROM ({own_typed}))", data)
     violations = []
     for number, f in judged:
         bad = np.flatnonzero(out.column(f"__bad{number}").to_numpy())
@@ -142,24 +143,33 @@ def typed(
     return out.select([f.name for f in fields]), tuple(violations)
 
 
-def raws_of(data: pa.Table, have: Mapping[str, str], con: Any) -> list[bytes]:
-    """Each row as a JSON object of all its columns; numbers keep their digits, what is not of its own type is text."""
+def raws_of(data: pa.Table, have: Mapping[str, str]) -> list[bytes]:
+    """Each row as a JSON object of all its columns, numbers with their digits.
+
+    What is not of its own type is a string, and so is the text of a JSON column, which must come back as it was.
+    """
     if not data.num_rows:
         return []
     members = []
     for name, type_ in have.items():
         text, own = quote(name), normal(type_)
-        value = f"to_json({text})"
-        if own not in ("VARCHAR", "JSON", "BLOB", *_NUMBERS) and (is_nested(own) or _bare(own)):
-            value = (
-                f"CASE WHEN ({from_text(text, own)}) IS NOT NULL THEN to_json({from_text(text, own)}) ELSE {value} END"
-            )
-        elif own in _NUMBERS:
-            number = from_text(text, own)
-            value = f"CASE WHEN isfinite({number}) THEN to_json({number}) ELSE {value} END"
-        members.append(f"{text} := {value}")
-    out = _select(con, [f"CAST(to_json(struct_pack({', '.join(members)})) AS VARCHAR) AS raw"], data)
-    return [raw.encode() for raw in out.column(0).to_pylist()]
+        shown = f"CAST(to_json({text}) AS VARCHAR)"
+        if is_nested(own):
+            shown = f"CASE WHEN ({from_text(text, own)}) IS NOT NULL THEN {text} ELSE {shown} END"
+        elif own in ("DOUBLE", "FLOAT"):
+            shown = f"CASE WHEN isfinite({from_text(text, own)}) THEN {_json_of(text, own)} ELSE {shown} END"
+        elif _bare(own):
+            shown = f"coalesce({_json_of(text, own)}, {shown})"
+        key = json.dumps(name, ensure_ascii=False).replace("'", "''")
+        members.append(f"'{key}:' || coalesce({shown}, 'null')")
+    # Joined as text: an object made by to_json would pass its JSON members through doubles.
+    sql = "SELECT '{' || " + " || ',' || ".join(members) + " || '}' FROM table_text"
+    # By this thread's own connection: asked for later than `decode`, when the decoder's may be gone.
+    return [raw.encode() for raw in _run(session(), sql, data).column(0).to_pylist()]
+
+
+def _json_of(text: str, own: str) -> str:
+    return f"CAST(to_json({from_text(text, own)}) AS VARCHAR)"
 
 
 def _bare(type_: str) -> bool:
@@ -167,10 +177,10 @@ def _bare(type_: str) -> bool:
     return type_ == "BOOLEAN" or type_.startswith("DECIMAL") or ("INT" in type_ and type_ != "INTERVAL")
 
 
-def _select(con: Any, items: Sequence[str], data: pa.Table) -> pa.Table:
+def _run(con: Any, sql: str, data: pa.Table) -> pa.Table:
     con.register("table_text", data)
     try:
-        return con.sql(f"SELECT {', '.join(items)} FROM table_text").to_arrow_table()
+        return con.sql(sql).to_arrow_table()
     finally:
         con.unregister("table_text")
 

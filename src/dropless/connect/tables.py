@@ -21,7 +21,7 @@ import pyarrow.ipc as ipc
 import xxhash
 
 from dropless.connect.api import Chunk, Decoder, Field, Offset, Record, Source, SourceContext, Split, SplitReader
-from dropless.connect.cast import quote, session
+from dropless.connect.cast import quote
 from dropless.connect.config import field
 from dropless.connect.table_text import TableDecoder, raws_of
 from dropless.errors import ConnectorError, DefinitionError, problem
@@ -159,7 +159,7 @@ class TableSource(Source[C]):
                 index = position - Place.of(chunk.start).count
                 if 0 <= index < chunk.data.num_rows:
                     row = chunk.data.slice(index, 1)
-                    raw = raws_of(row, orjson.loads(chunk.context), session())[0]
+                    raw = raws_of(row, orjson.loads(chunk.context))[0]
                     return Record(position, raw, chunk.context)
         finally:
             reader.close()

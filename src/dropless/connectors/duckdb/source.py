@@ -92,7 +92,7 @@ class DuckDBSource(TableSource[DuckDBSourceConfig]):
         if self._query:
             return []
         rows = con.execute(
-            """SELECT constraint_column_names FROM duckdb_constraints() 
+            """SELECT constraint_column_names FROM duckdb_constraints()
             WHERE constraint_type = 'PRIMARY KEY' AND database_name = current_database()
             AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?)""",
             [self._schema, self._name],

@@ -160,8 +160,8 @@ def _far_year(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
 def source_type(type_: str) -> tuple[str, str]:
     """The DuckDB type a column is read as, and SQL for its text, with `{}` for the column.
 
-    A numeric without precision is read as DECIMAL(38,10); a value with more digits is a violation, never rounded. A type
-    DuckDB has not is read as its text.
+    A numeric without precision is read as DECIMAL(38,10); a value with more digits is a violation, never rounded. A
+    type DuckDB has not is read as its text.
     """
     if type_.endswith("[]"):
         element, _ = source_type(type_.removesuffix("[]"))
