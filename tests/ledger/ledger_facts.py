@@ -56,7 +56,7 @@ class Runner:
 
     def epoch(
         self,
-        takes: Mapping[str, tuple[int | None, int]] = {},  # noqa: B006
+        takes: Mapping[str, tuple[int | None, int]] = {},
         quarantined: int = 0,
         letters: Sequence[LetterFile] = (),
         transitions: Sequence[Transition] = (),
@@ -67,7 +67,8 @@ class Runner:
         assert self.run
         self.ledger.number_splits(self.pipeline, [("s", split) for split in takes])
         read = sum(stop - (start or 0) for start, stop in takes.values())
-        fates = {"delivered": read - quarantined, "quarantined": quarantined}
+        good = read - quarantined
+        fates = {"delivered": good, "quarantined": quarantined}
         return Epoch(
             number=self.ledger.next_epoch(self.pipeline),
             run=self.run.id,
@@ -76,7 +77,7 @@ class Runner:
                 Range("s", split, start, stop, start or 0, stop, stop - (start or 0), f"d{stop}", False)
                 for split, (start, stop) in takes.items()
             ),
-            operators=(OperatorCount("s.decode", "decode", read, read - quarantined, read - quarantined, {"quarantined": quarantined}),),
+            operators=(OperatorCount("s.decode", "decode", read, good, good, {"quarantined": quarantined}),),
             paths=(PathCount("s", "lake", read, fates),) if takes else (),
             letters=tuple(letters),
             transitions=tuple(transitions),
@@ -85,7 +86,7 @@ class Runner:
             contracts={"s": "c1"},
             held=self.run.gated,
             resets=resets,
-        )  # fmt: skip
+        )
 
     def commit(self, epoch: Epoch) -> Epoch:
         self.ledger.commit(self.generation, self.pipeline, epoch)

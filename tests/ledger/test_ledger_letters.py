@@ -275,6 +275,20 @@ class TestReplay:
         (file,) = letters.claim(1, runner.run, LetterFilter(split="a"))
         assert file.rows.tolist() == [0, 2]
 
+    def test_stopped_replay_that_had_been_interrupted_leaves_no_letter_claimed(
+        self, ledger: Ledger, letters: Letters
+    ) -> None:
+        runner = Runner(ledger)
+        runner.begin()
+        two_files(runner)
+        runner.finish()
+        run = runner.begin("replay", gated=True)
+        (file,) = letters.claim(1, run, LetterFilter(split="a"))
+        runner.empty([file.transition(file.rows, "replayed")])
+        ledger.release_claims(1, run)
+        runner.finish("stopped")
+        assert letters.count() == {"open": 7, "claimed": 0, "replayed": 0, "discarded": 0}
+
     def test_stopped_replay_leaves_every_letter_as_it_was(self, ledger: Ledger, letters: Letters) -> None:
         runner = Runner(ledger)
         runner.begin()

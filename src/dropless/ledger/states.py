@@ -75,10 +75,13 @@ def change(con: sqlite3.Connection, pipeline: str, file: int, rows: bytes, befor
 
 
 def undo(con: sqlite3.Connection, pipeline: str, file: int, rows: bytes, before: str, after: str) -> None:
-    """The rows that are still in `after` are back in `before`; others were changed by someone since and stay."""
+    """The rows that are still in `after` are back in `before`; others were changed by someone since and stay.
+
+    Only an ending run undoes, and its claims end with it, so what it had claimed is open.
+    """
     states, at = read(con, pipeline, file), to_rows(rows)
     still = at[states[at] == CODE[after]]
-    states[still] = CODE[before]
+    states[still] = CODE["open" if before == "claimed" else before]
     write(con, file, states)
 
 
