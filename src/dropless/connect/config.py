@@ -90,8 +90,8 @@ def parse_config(
 ) -> tuple[C | None, list[Problem]]:
     """An instance of the settings class, and everything that is wrong with what was given, each with its line.
 
-    No instance where anything needed is missing or wrong. Unknown settings are problems, and left out of the instance. `what` names the owner in messages, as in `source "orders"`.
-    A setting whose value may be secret is never quoted.
+    No instance where anything needed is missing or wrong. Unknown settings are problems, and left out of the instance.
+    `what` names the owner in messages, as in `source "orders"`. A setting whose value may be secret is never quoted.
     """
     if not isinstance(settings, Node):
         settings = from_python(dict(settings or {}), at or Place("", 1), ())
