@@ -65,7 +65,9 @@ class Interpreter:
                 return f"SELECT {self._cast(o, columns)}, COLUMNS('^__at\\d+$') FROM {quote(f'applied {o.name}')}"
             case ir.Unnest():
                 # A hidden column that the plan does not hand on makes this fail, as it should.
-                return f"WITH in0 AS (FROM {first}) {o.sql}"
+                weight = ", 1::TINYINT AS __w" if o.changes == "updating" else ""
+                given = f"WITH in0 AS (SELECT *{weight} FROM {first})"
+                return f"SELECT * EXCLUDE (__w) FROM ({given} {o.sql})" if weight else f"{given} {o.sql}"
             case ir.Lookup():
                 items = self._cast(o, [i.sql for i in o.items])
                 places = ", ".join(f"l.__at{i}" for i in range(o.places))

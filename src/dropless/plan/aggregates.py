@@ -310,6 +310,7 @@ def _ordered(call: exp.Expr) -> exp.Expr:
 
 
 def general_sql(call: exp.Expr, extra: list[str]) -> str:
+    """The text of an aggregate; where order could decide, with `extra` ORDER BY terms behind its own (L9)."""
     text = sql(call)
     if not call.meta.get("dropless_ties"):
         return text
@@ -320,7 +321,10 @@ def general_sql(call: exp.Expr, extra: list[str]) -> str:
     if isinstance(inner, exp.WithinGroup):
         return text
     own = sql(inner)
-    if not own.endswith(")"):
+    ordered = next(inner.find_all(exp.Order), None) is not None
+    distinct = next(inner.find_all(exp.Distinct), None)
+    if not own.endswith(")") or (distinct is not None and ordered):
         return text
-    changed = own[:-1] + (f", {order})" if next(inner.find_all(exp.Order), None) is not None else f" ORDER BY {order})")
-    return text.replace(own, changed, 1)
+    if distinct is not None:
+        order = ", ".join(sql(e) for e in distinct.expressions)
+    return text.replace(own, f"{own[:-1]}{',' if ordered else ' ORDER BY'} {order})", 1)

@@ -77,4 +77,6 @@ def message(error: duckdb.Error) -> tuple[str, int | None]:
     head = text.split("\n\nLINE ")[0].split("\n\tCandidate")[0].split("\nCandidate")[0]
     head = re.sub(r"^\w+( \w+)? Error: ", "", head)
     head = " ".join(part.strip() for part in head.splitlines() if part.strip())
-    return head[:1].lower() + head[1:], int(line.group(1)) if line else None
+    if head[1:2].islower():
+        head = head[:1].lower() + head[1:]
+    return head, int(line.group(1)) if line else None

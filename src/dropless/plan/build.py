@@ -22,7 +22,7 @@ from dropless.plan.draft import RESERVED, Column, Draft, Key, Refuse, Rel, Text,
 from dropless.plan.expr import quoted
 from dropless.plan.functions import Function
 from dropless.plan.parse import parse_query, relations_in
-from dropless.plan.query import Env, Named, plan_query
+from dropless.plan.query import Env, Named, Outputs, numbered, plan_query
 from dropless.plan.sinks import add_sinks, refuse_recomputed
 from dropless.spec.model import PipelineSpec, TransformSpec
 
@@ -212,8 +212,8 @@ class _Builder:
         env = Env(self.draft, text, name, tables)
         before = (dict(self.draft.operators), list(self.draft.recomputed), list(self.draft.notes))
         try:
-            doubt = self._describe(text)
-            rel = plan_query(self.trees[name], env, name)
+            outputs, doubt = self._describe(text)
+            rel = plan_query(self.trees[name], env, name, outputs)
             if doubt is not None:
                 raise doubt
             _refuse_names(name, rel.names(), text.where)
@@ -222,19 +222,19 @@ class _Builder:
             raise
         self._end(name, self._own(name, rel, text))
 
-    def _describe(self, text: Text) -> Refuse | None:
-        """DuckDB binds the whole text. Its word on an unknown column is returned: the planner may find more of them."""
+    def _describe(self, text: Text) -> tuple[Outputs | None, Refuse | None]:
+        """What DuckDB says the whole text gives. Its word on an unknown name is returned: there may be more of them."""
         try:
-            self.draft.binder.describe(text.sql.rstrip().rstrip(";"))
+            return numbered(self.draft.binder.describe(text.sql)), None
         except duckdb.Error as error:
             said, line = message(error)
-            if said.startswith(
-                ("referenced column", "referenced table", "values list", 'table "')
-            ) or "Ambiguous reference" in str(error):
-                return Refuse(problem("plan.unknown_column", said, text.line(line)))
+            if (
+                said.startswith(("referenced column", "referenced table", "values list"))
+                or "mbiguous reference" in said
+            ):
+                return None, Refuse(problem("plan.unknown_column", said, text.line(line)))
             code = "plan.sql_syntax" if isinstance(error, duckdb.ParserException) else "plan.type"
             raise Refuse(problem(code, said, text.line(line))) from error
-        return None
 
     def _own(self, name: str, rel: Rel, text: Text) -> Rel:
         """The relation ends in an operator of its own, also where it changes nothing."""

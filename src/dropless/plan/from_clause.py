@@ -42,12 +42,18 @@ class Factor:
 
 def read_from(node: exp.Select, env: Env, hint: str) -> list[Factor]:
     """Plans every relation in FROM and returns them in order, with how each is joined."""
-    first = _factor(node.args["from_"].this, env, hint)
-    factors = [first, *(_nested(first.node, env, hint))]
+    start = node.args["from_"].this
+    if isinstance(start, exp.Subquery) and isinstance(start.this, exp.Table) and not start.alias:
+        start = start.this  # A join in brackets at the beginning is the join.
+    factors = [_factor(start, env, hint), *_nested(start, env, hint)]
     for join in node.args.get("joins") or []:
         factors += _joined(join, env, hint)
     seen: set[str] = set()
     for factor in factors:
+        number, own = 1, factor.alias
+        while factor.alias.lower() in seen and not factor.node.alias and not isinstance(factor.node, exp.Table):
+            number += 1
+            factor.alias = f"{own}{number}"
         if factor.alias.lower() in seen:
             raise env.refuse(
                 "plan.ambiguous_column",
@@ -99,7 +105,7 @@ def _factor(node: exp.Expr, env: Env, hint: str) -> Factor:
     names = [c.name for c in alias.args.get("columns") or []] if isinstance(alias, exp.TableAlias) else []
     for clause, word in (
         ("sample", "TABLESAMPLE"),
-        ("pivots", "PIVOT"),
+        ("pivots", "PIVOT or UNPIVOT"),
         ("ordinality", "WITH ORDINALITY"),
         ("offset", "WITH ORDINALITY"),
     ):
@@ -128,7 +134,8 @@ def _factor(node: exp.Expr, env: Env, hint: str) -> Factor:
         case exp.Lateral() if isinstance(node.this, (exp.Explode, exp.Unnest)):
             inner = node.this.this if isinstance(node.this, exp.Explode) else node.this.expressions[0]
             return Factor(node.alias or "unnest", None, node, unnest=inner, unnest_name=names[0] if names else "unnest")
-    word = "LATERAL" if isinstance(node, exp.Lateral) else node.key.upper()
+    words: dict[type[exp.Expr], str] = {exp.Lateral: "LATERAL", exp.Subquery: "a join in brackets"}
+    word = words.get(type(node)) or node.key.upper()
     raise env.refuse(
         "plan.unsupported", f"{word} in FROM is not planned", node, "make it a transform or a source of its own"
     )

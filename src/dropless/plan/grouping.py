@@ -150,8 +150,7 @@ def _rewrite_clauses(select: Select, calls: Calls, key_names: dict[exp.Expr, str
             setattr(select, clause, _windowed(node, change))
     for pending in select.pending.values():
         pending.conditions = [rewrite(c, change) for c in pending.conditions]
-        if pending.argument is not None:
-            pending.argument = rewrite(pending.argument, change)
+        pending.arguments = [rewrite(a, change) for a in pending.arguments]
     select.group = None
 
 

@@ -108,7 +108,7 @@ def _syntax(text: Text, binder: Binder, error: SqlglotError) -> Problem:
 
 def table_function(node: exp.Table, text: Text) -> Problem:
     """What to say of a function in FROM."""
-    name = (node.this.name if isinstance(node.this, exp.Anonymous) else node.this.key).lower()
+    name = function_name(node.this) or node.this.key
     if name in WINDOW_TABLES:
         return _window_table(name, text.at(node))
     said = f"the table function {name}(...) is not planned"
@@ -171,7 +171,9 @@ def _started(kind: str) -> exp.Expr:
         this=exp.Anonymous(this="getvariable", expressions=[exp.Literal.string("run_started")]),
         to=exp.DataType.build("TIMESTAMPTZ", dialect="duckdb"),
     )
-    return started if kind == "TIMESTAMPTZ" else exp.Cast(this=started, to=exp.DataType.build(kind, dialect="duckdb"))
+    for step in {"TIMESTAMPTZ": (), "TIME": ("TIMESTAMP", "TIME")}.get(kind, (kind,)):
+        started = exp.Cast(this=started, to=exp.DataType.build(step, dialect="duckdb"))
+    return started
 
 
 def relations_in(tree: exp.Expr) -> list[exp.Table]:

@@ -40,16 +40,22 @@ class Env:
         return Refuse(problem(code, message, self.text.at(node), hint))
 
 
-def plan_query(node: exp.Expr, env: Env, hint: str) -> Rel:
-    """Adds the operators of a query and returns what its end gives out. Raises Refuse."""
+Outputs = list[tuple[str, str]]
+
+
+def plan_query(node: exp.Expr, env: Env, hint: str, outputs: Outputs | None = None) -> Rel:
+    """Adds the operators of a query and returns what its end gives out. Raises Refuse.
+
+    `outputs` are the names and types of its columns where DuckDB has said them of the text as written.
+    """
     node, env = with_ctes(node, env, hint)
     match node:
         case exp.Select():
             from dropless.plan.select import plan_select
 
-            return plan_select(node, env, hint)
+            return plan_select(node, env, hint, outputs)
         case exp.SetOperation():
-            return _set_operation(node, env, hint)
+            return _set_operation(node, env, hint, outputs)
         case exp.Subquery() if not node.args.get("pivots"):
             rel = plan_query(node.this, env, hint)
             return limit(rel, env, hint, node, _output_order(node, rel, env))
@@ -139,13 +145,18 @@ def _shadowed(table: exp.Expr, name: str) -> bool:
     return False
 
 
-def describe(node: exp.Expr, env: Env) -> list[tuple[str, str]]:
+def describe(node: exp.Expr, env: Env) -> Outputs:
     """Names and types of the query's columns as DuckDB has them. Raises Refuse `plan.type`."""
     try:
         found = env.draft.binder.describe(bindable(node, env))
     except duckdb.Error as error:
         raise env.refuse("plan.type", message(error)[0], node) from error
-    return list(zip(distinct_names([n for n, _ in found]), [t for _, t in found], strict=True))
+    return numbered(found)
+
+
+def numbered(outputs: Outputs) -> Outputs:
+    """The columns with names that repeat numbered."""
+    return list(zip(distinct_names([n for n, _ in outputs]), [t for _, t in outputs], strict=True))
 
 
 def distinct_names(names: list[str]) -> list[str]:
@@ -165,7 +176,7 @@ def distinct_names(names: list[str]) -> list[str]:
 # ---------------------------------------------------------------- set operations
 
 
-def _set_operation(node: exp.SetOperation, env: Env, hint: str) -> Rel:
+def _set_operation(node: exp.SetOperation, env: Env, hint: str, outputs: Outputs | None) -> Rel:
     if node.args.get("by_name"):
         left, right = _by_name(node, env, hint)
     else:
@@ -173,7 +184,7 @@ def _set_operation(node: exp.SetOperation, env: Env, hint: str) -> Rel:
     plain = node.copy()
     for clause in ("order", "limit", "offset"):
         plain.set(clause, None)
-    columns = [column(n, t) for n, t in describe(plain, env)]
+    columns = [column(n, t) for n, t in outputs or describe(plain, env)]
     if left.table != right.table:
         raise env.refuse(
             "plan.unsupported",
@@ -348,7 +359,9 @@ def limit(
                 )
             )
         return rel
-    if isinstance(count, exp.Fetch) or (count is not None and not _number(count.expression)):
+    options = count.args.get("limit_options") if count is not None else None
+    plain = count is None or (isinstance(count, exp.Limit) and _number(count.expression))
+    if not plain or (options is not None and (options.args.get("percent") or options.args.get("with_ties"))):
         raise env.refuse("plan.unsupported", "LIMIT must be a plain number of rows", count, "write LIMIT with a number")
     if offset is not None and not _number(offset.expression):
         raise env.refuse(

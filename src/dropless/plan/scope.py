@@ -11,8 +11,6 @@ from dropless.errors import Problem, problem
 from dropless.plan.draft import Column, Text, did_you_mean
 from dropless.plan.expr import OUTER_MARK, inside, quoted, reference
 
-SUBQUERIES = (exp.Subquery, exp.Exists, exp.Select, exp.SetOperation)
-
 
 @dataclass(frozen=True)
 class Source:
@@ -141,13 +139,23 @@ class Scope:
         for column in list(holder.find_all(exp.Column)):
             if column.meta.get("dropless_resolved"):
                 continue
-            if isinstance(column.this, exp.Star):
+            if isinstance(column.this, exp.Star) or _is_bound(column):
                 continue
             given = change(column)
             if not isinstance(given, (exp.Column, exp.Cast, exp.Func, exp.Paren, exp.Literal)):
                 given = exp.Paren(this=given)
             column.replace(given)
         return inside(holder)
+
+
+def _is_bound(column: exp.Column) -> bool:
+    """True for the variable of a list comprehension around the column."""
+    node = column.parent
+    while node is not None:
+        if isinstance(node, exp.Comprehension) and column.name.lower() == node.expression.name.lower():
+            return not column.table
+        node = node.parent
+    return False
 
 
 def _fields(node: exp.Expr, names: Iterable[str]) -> exp.Expr:

@@ -27,19 +27,18 @@ from dropless.plan.expr import (
     sql,
     unparen,
 )
-from dropless.plan.query import Env, describe, distinct, distinct_names, limit, ties
+from dropless.plan.query import Env, Outputs, describe, distinct, distinct_names, limit, ties
 from dropless.plan.scope import Scope
 from dropless.plan.subqueries import Pending, attach, take_out
 
 Named = tuple[str, exp.Expr]
 
 
-def plan_select(node: exp.Select, env: Env, hint: str) -> Rel:
+def plan_select(node: exp.Select, env: Env, hint: str, outputs: Outputs | None = None) -> Rel:
     """Adds the operators of a SELECT and returns what its end gives out. Raises Refuse."""
     select = Select(node, env, hint)
     select.read()
-    described = describe(node, env)
-    return select.run(described)
+    return select.run(outputs or describe(node, env))
 
 
 class Select:
@@ -112,9 +111,13 @@ class Select:
                 self.items += from_clause.expand_star(item, self)
                 continue
             inner = item.this if isinstance(item, exp.Alias) else item
-            if next(inner.find_all(exp.Columns), None) is not None:
+            stars = [s for s in inner.find_all(exp.Star) if not isinstance(s.parent, exp.Count)]
+            if stars or next(inner.find_all(exp.Columns), None) is not None:
                 raise self.env.refuse(
-                    "plan.unsupported", "COLUMNS(...) is not planned", item, "name the columns, or use * EXCLUDE"
+                    "plan.unsupported",
+                    "COLUMNS(...) or * inside an expression is not planned",
+                    item,
+                    "name the columns, or use * EXCLUDE",
                 )
             resolved = self.resolve(inner, aliases)
             name = item.alias if isinstance(item, exp.Alias) else ""
@@ -288,6 +291,10 @@ class Select:
                     "plan.unsupported", "unnest with options is not planned", node, "unnest one list, without recursive"
                 )
             name = self.free("unnested", [*taken, *names.values()])
+            if self.check_types([argument])[0].startswith("STRUCT"):
+                raise self.env.refuse(
+                    "plan.unsupported", "unnest of a struct is not planned", node, "name its fields: s.a, s.b"
+                )
             names[node] = name
             lists.append((name, argument))
         self.unnest(lists, self.rest())

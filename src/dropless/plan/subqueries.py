@@ -7,7 +7,7 @@ SELECT when the clause that needs it is reached.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from sqlglot import exp
@@ -32,15 +32,16 @@ class Pending:
     rel: Rel
     conditions: list[exp.Expr]
     node: exp.Expr
-    argument: exp.Expr | None = None
-    """IN: what is looked for, over the outer columns; the subquery's column is `name.value`."""
+    arguments: list[exp.Expr] = field(default_factory=list)
+    """IN: what is looked for, over the outer columns, in the subquery's columns `values`."""
+    values: list[str] = field(default_factory=list)
     default: str | None = None
     """Scalar: the value where the subquery has no row for this one, if it is not NULL."""
 
     def outer_expressions(self) -> list[exp.Expr]:
         own = set(self.rel.names())
         found = [quoted(n) for c in self.conditions for n in names_in([c]) if n not in own]
-        return [*found, self.argument] if self.argument is not None else list(found)
+        return [*found, *self.arguments]
 
 
 def take_out(select: Select, node: exp.Expr) -> exp.Expr:
@@ -134,7 +135,9 @@ def _whole(select: Select, inner: Select | None, env: Env, node: exp.Expr, hint:
     return inner.run(describe(node, env))
 
 
-def _rows(inner: Select, reaching: list[exp.Expr], name: str, value: exp.Expr | None) -> tuple[Rel, list[exp.Expr]]:
+def _rows(
+    inner: Select, reaching: list[exp.Expr], name: str, values: list[tuple[str, exp.Expr]]
+) -> tuple[Rel, list[exp.Expr]]:
     """The rows of a correlated subquery, with the columns its outer conditions need, and those conditions."""
     if grouping.is_grouped(inner) or inner.qualify is not None or inner.node.args.get("offset"):
         raise inner.env.refuse(
@@ -165,13 +168,11 @@ def _rows(inner: Select, reaching: list[exp.Expr], name: str, value: exp.Expr | 
             if not column.meta.get(OUTER_MARK):
                 column.replace(item(quoted(column.name)))
         conditions.append(holder.this)
-    if value is not None:
-        items.append((f"{name}.value", value))
-    inner.items, inner.order = items, []
+    inner.items, inner.order = [*items, *values], []
     inner.rel = joins.join_all(inner)
     inner.filter(inner.conjuncts, "filter")
     attach(inner, inner.rest())
-    return inner.project(items, "match", always=True), conditions
+    return inner.project(inner.items, "match", always=True), conditions
 
 
 def _exists(select: Select, node: exp.Exists, name: str, hint: str) -> Pending:
@@ -179,33 +180,36 @@ def _exists(select: Select, node: exp.Exists, name: str, hint: str) -> Pending:
     if inner is None or not reaching:
         rel = _renamed(_whole(select, inner, env, tree, hint), name, env, hint, tree)
         return Pending(name, "exists", rel, [], node)
-    rel, conditions = _rows(inner, reaching, name, None)
+    rel, conditions = _rows(inner, reaching, name, [])
     return Pending(name, "exists", rel, conditions, node)
 
 
 def _in(select: Select, node: exp.In, name: str, hint: str) -> Pending:
-    argument = select.scope.resolve(take_out(select, node.this))
+    given = unparen(select.scope.resolve(take_out(select, node.this)))
+    arguments = list(given.expressions) if isinstance(given, exp.Tuple) else [given]
+    values = [f"{name}.value{i + 1}" for i in range(len(arguments))]
     inner, env, tree, reaching = _inner(select, node.args["query"], hint)
     if inner is None or not reaching:
-        rel = _renamed(_whole(select, inner, env, tree, hint), name, env, hint, tree)
-        if len(rel.columns) != 1:
+        rel = _whole(select, inner, env, tree, hint)
+        conditions: list[exp.Expr] = []
+        if len(rel.columns) == len(values):
+            rel = rename_to(rel, values, env, hint, tree)
+        width = len(rel.columns)
+    else:
+        if inner.node.args.get("limit"):
             raise select.env.refuse(
-                "plan.type", f"IN needs a subquery of one column, this one has {len(rel.columns)}", node
+                "plan.unsupported", "LIMIT in a subquery that uses outer columns is not planned", node
             )
-        rel = _only(rel, f"{name}.value", env, hint, tree)
-        return Pending(name, "in", rel, [], node, argument)
-    if inner.node.args.get("limit"):
-        raise select.env.refuse("plan.unsupported", "LIMIT in a subquery that uses outer columns is not planned", node)
-    rel, conditions = _rows(inner, reaching, name, inner.items[0][1])
-    return Pending(name, "in", rel, conditions, node, argument)
+        width = len(inner.items)
+        rel, conditions = _rows(inner, reaching, name, list(zip(values, (e for _, e in inner.items), strict=False)))
+    if width != len(values):
+        said = f"IN looks for {len(values)} values in a subquery of {width} columns"
+        raise select.env.refuse("plan.type", said, node)
+    return Pending(name, "in", rel, conditions, node, arguments, values)
 
 
 def _renamed(rel: Rel, name: str, env: Env, hint: str, node: exp.Expr) -> Rel:
     return rename_to(rel, [f"{name}.{c}" for c in rel.names()], env, hint, node)
-
-
-def _only(rel: Rel, name: str, env: Env, hint: str, node: exp.Expr) -> Rel:
-    return rename_to(rel, [name], env, hint, node)
 
 
 def _scalar(select: Select, node: exp.Expr, name: str, hint: str) -> Pending:
@@ -223,7 +227,7 @@ def _scalar(select: Select, node: exp.Expr, name: str, hint: str) -> Pending:
                 node,
                 "aggregate it, or end it with ORDER BY ... LIMIT 1",
             )
-        return Pending(name, "scalar", _only(rel, name, env, hint, tree), [], node)
+        return Pending(name, "scalar", rename_to(rel, [name], env, hint, tree), [], node)
     return _correlated_scalar(select, inner, reaching, name, node)
 
 
@@ -363,21 +367,26 @@ def _semi(select: Select, pending: Pending, negated: bool) -> None:
     for outer in names_in(pending.outer_expressions()):
         _attach_value(select, outer)
     _refuse_mixture(select, pending)
-    conditions = list(pending.conditions)
-    if pending.argument is not None:
-        value = f"{pending.name}.value"
-        equal: exp.Expr = exp.EQ(this=pending.argument.copy(), expression=reference(pending.rel.column(value)))
-        argument = bare(pending.argument)
-        certain = argument is not None and select.rel.column(argument).required and pending.rel.column(value).required
-        if negated and not certain:
-            # NOT IN holds only where every comparison is false: a NULL on either side matches anything.
-            equal = exp.Coalesce(this=exp.Paren(this=equal), expressions=[exp.true()])
-        conditions.append(equal)
+    equal: list[exp.Expr] = [
+        exp.EQ(this=argument.copy(), expression=reference(pending.rel.column(value)))
+        for argument, value in zip(pending.arguments, pending.values, strict=True)
+    ]
+    if equal and negated and not _certain(select, pending):
+        # NOT IN holds only where every comparison is false: a NULL on either side matches anything.
+        both = exp.Paren(this=exp.and_(*equal))
+        equal = [exp.Coalesce(this=both, expressions=[exp.true()])]
+    conditions = [*pending.conditions, *equal]
     joiner = joins.Joiner(select, [], select.factors)
     left = joins.Side(select.rel, {n: n for n in select.rel.names()})
     right = joins.Side(pending.rel, {n: n for n in pending.rel.names()})
     needed = names_in([*select.rest(), *select.conjuncts])
     select.rel = joins.combine(joiner, left, right, "anti" if negated else "semi", conditions, needed, pending.node).rel
+
+
+def _certain(select: Select, pending: Pending) -> bool:
+    """True where neither side of an IN can be NULL."""
+    sides = [(bare(a), pending.rel.column(v)) for a, v in zip(pending.arguments, pending.values, strict=True)]
+    return all(name is not None and select.rel.column(name).required and found.required for name, found in sides)
 
 
 def _refuse_mixture(select: Select, pending: Pending) -> None:
