@@ -20,6 +20,8 @@ from dropless.plan.ir import Operator
 T = TypeVar("T")
 SAMPLE = 16
 """How many distinct rows of one table are run alone for DuckDB's own words, for each expression."""
+AGAIN = 4
+"""How many, once the words can be told from the value."""
 REMEMBERED = 4096
 
 
@@ -82,6 +84,7 @@ class Expression:
         self._source = select_from(columns)
         self._reads = mentioned(sql, [c.name for c in columns])
         self._known: dict[str, str] = {}
+        self._patterns: set[str | None] = set()
 
     @property
     def constant(self) -> bool:
@@ -105,8 +108,8 @@ class Expression:
     def reasons(self, session: Session, rows: pa.Table) -> list[str]:
         """Why the expression fails on each of `rows`, all of which it does.
 
-        DuckDB's words for the first `SAMPLE` distinct rows; for the others the same words with their own value where
-        that can be told from the sample, else the expression and the values it read.
+        DuckDB's words for a sample of distinct rows; for the others the same words with their own value where that
+        holds for all of the sample, else the expression and the values it read.
         """
         if not self._reads:
             return [self._alone(session, rows.slice(0, 1))] * rows.num_rows
@@ -114,25 +117,32 @@ class Expression:
         texts = [", ".join(f"{k} = {_shown(v)}" for k, v in row.items()) for row in values]
         asked = 0
         for i, text in enumerate(texts):
-            if text not in self._known and asked < SAMPLE and len(self._known) < REMEMBERED:
+            if (
+                text not in self._known
+                and asked < (AGAIN if self._pattern else SAMPLE)
+                and len(self._known) < REMEMBERED
+            ):
                 self._known[text] = self._alone(session, rows.slice(i, 1))
+                self._learn(values[i], self._known[text])
                 asked += 1
-        pattern = self._pattern(values, texts)
         return [
-            self._known.get(text) or (pattern and _fill(pattern, row)) or f"{_short(self.sql)} fails where {text}"
+            self._known.get(text)
+            or (self._pattern and _fill(self._pattern, row))
+            or f"{_short(self.sql)} fails where {text}"
             for row, text in zip(values, texts, strict=True)
         ]
 
-    def _pattern(self, values: list[dict[str, Any]], texts: list[str]) -> str | None:
-        """The sample's words with the one string they quote left out, where that gives all of the sample's words."""
-        if len(self._reads) != 1:
-            return None
-        name = self._reads[0]
-        sample = [(row[name], self._known[t]) for row, t in zip(values, texts, strict=True) if t in self._known]
-        if len({t for _, t in sample}) < 2 or not all(isinstance(v, str) and f"'{v}'" in m for v, m in sample):
-            return None
-        patterns = {m.replace(f"'{v}'", "'\0'") for v, m in sample}
-        return patterns.pop() if len(patterns) == 1 else None
+    def _learn(self, row: dict[str, Any], words: str) -> None:
+        """Keeps the words with the one string they quote left out, as long as all words heard so far are such."""
+        value = row[self._reads[0]]
+        pattern = None
+        if len(self._reads) == 1 and isinstance(value, str):
+            pattern = next((words.replace(q + value + q, f"{q}\0{q}") for q in "'\"" if q + value + q in words), None)
+        self._patterns.add(pattern)
+
+    @property
+    def _pattern(self) -> str | None:
+        return next(iter(self._patterns)) if len(self._patterns) == 1 and len(self._known) > 1 else None
 
     def _alone(self, session: Session, row: pa.Table) -> str:
         try:
@@ -147,7 +157,7 @@ class Expression:
 
 def _fill(pattern: str, row: dict[str, Any]) -> str | None:
     (value,) = row.values()
-    return pattern.replace("'\0'", f"'{value}'") if isinstance(value, str) else None
+    return pattern.replace("\0", value) if isinstance(value, str) else None
 
 
 def _short(text: str, limit: int = 200) -> str:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from dropless.connect.api import AT, Field
 from dropless.engine.blame import Blame, bisect
-from dropless.engine.expressions import Evaluator, same_type
+from dropless.engine.evaluate import Evaluator, Sql
 from dropless.engine.fanout import distinct, gather, numbered, with_hidden
 from dropless.engine.flow import Outcome
 from dropless.engine.query import (
@@ -21,6 +21,7 @@ from dropless.engine.query import (
     first_line,
     mentioned,
     quote,
+    same_type,
     select_from,
 )
 from dropless.errors import DataRefused, Problem
@@ -47,7 +48,7 @@ class LookupStep:
         session.pin(self._pinned, self._table.append_column("__r", pa.array(np.arange(table.num_rows, dtype=np.int64))))
         sides = {"l": left, "r": right}
         self._plain: dict[str, tuple[str, str]] = {}
-        computed: dict[str, str] = {}
+        computed: dict[str, Sql] = {}
         for item in operator.items:
             match = _SIDE.fullmatch(item.sql)
             side = match[1].lower() if match else ""
@@ -55,9 +56,9 @@ class LookupStep:
             if column is not None and same_type(column.type, item.type):
                 self._plain[item.name] = (side, column.name)
             else:
-                computed[item.name] = f"CAST(({item.sql}) AS {item.type})"
+                computed[item.name] = Sql.of_item(item)
         self._computed = list(computed)
-        text = " ".join(computed.values())
+        text = " ".join(sql.text for sql in computed.values())
         self._needs = {s: mentioned(text, [c.name for c in columns]) for s, columns in sides.items()}
         structs = [
             Field(s, f"STRUCT({', '.join(f'{quote(c.name)} {c.type}' for c in columns if c.name in self._needs[s])})")

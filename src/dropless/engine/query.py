@@ -50,6 +50,10 @@ def column_reference(sql: str, columns: Sequence[Field]) -> Field | None:
     return (exact or [c for c in columns if c.name.lower() == name.lower()] or [None])[0]
 
 
+def same_type(a: str, b: str) -> bool:
+    return a.replace(" ", "").upper() == b.replace(" ", "").upper()
+
+
 def mentioned(sql: str, columns: Iterable[str]) -> list[str]:
     """The columns whose names occur in `sql`: every column it reads, at times one more."""
     lowered = sql.lower()

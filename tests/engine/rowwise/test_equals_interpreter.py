@@ -1,22 +1,23 @@
-"""Lanes give what the naive interpreter gives, for every planned query and however rows are cut. Laws checked: L6, L9."""
+"""Lanes give what the naive interpreter gives, for every planned query, however rows are cut. Laws checked: L6, L9."""
 
 from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime
 from functools import cache
+from itertools import pairwise
 from random import Random
 
 import pyarrow as pa
 import pytest
+from tests.plan.conftest import plan_of
+from tests.plan.interpret import Interpreter, quote
+from tests.plan.test_equals_duckdb import DATA, QUERIES, SHOP, TABLES
 
 from dropless.engine.flow import Flow, hidden_of, places_of
 from dropless.engine.rowwise import Lane
 from dropless.engine.session import connect, set_run_started
 from dropless.plan.ir import ROWWISE, Lookup, Plan, Scan
-from tests.plan.conftest import plan_of
-from tests.plan.interpret import Interpreter, quote
-from tests.plan.test_equals_duckdb import DATA, QUERIES, SHOP, TABLES
 
 PLANNED = [q for q in QUERIES if q != "union_types"]  # It has a SELECT without FROM.
 STARTED = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -48,7 +49,7 @@ def bag(table: pa.Table) -> Counter[str]:
 
 def cuts(rows: pa.Table, random: Random) -> list[pa.Table]:
     places = sorted({0, rows.num_rows, *(random.randrange(rows.num_rows + 1) for _ in range(4))})
-    return [rows.slice(a, b - a) for a, b in zip(places, places[1:], strict=False)]
+    return [rows.slice(a, b - a) for a, b in pairwise(places)]
 
 
 @pytest.mark.parametrize("query", PLANNED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from random import Random
 
 import pyarrow as pa
@@ -189,7 +190,7 @@ def test_every_row_ends_where_python_says_however_rows_are_cut(lane: MakeLane, s
         ends: Counter[str | int] = Counter()
         letters: list[int] = []
         failed = 0
-        for begin, end in zip(cuts, cuts[1:], strict=False):
+        for begin, end in pairwise(cuts):
             flow = through.push("s", table.slice(begin, end - begin))
             for rows_out in flow.edges.values():
                 ends.update(rows_out.column("n").to_pylist())

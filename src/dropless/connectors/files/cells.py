@@ -107,7 +107,7 @@ def _same(value: Any) -> Any:
 
 
 def _normal(array: pa.Array, node: Type) -> tuple[Any, Any]:
-    """The text DuckDB is given (None where it is not needed), NULL where it is refused, and what to do with the result."""
+    """The text DuckDB is given (None: none), NULL where it is refused, and what to do with the result."""
     match node.kind:
         case "string":
             return None, lambda _: array
@@ -170,7 +170,7 @@ def _booleans(array: pa.Array) -> pa.Array:
 
 
 def _decimals(array: pa.Array, node: Type) -> pa.Array:
-    """Cells with more decimals than the scale, or oddly spelled, are examined digit by digit: DuckDB would round them."""
+    """Cells with more decimals than the scale, or oddly spelled, are examined by digit: DuckDB would round."""
     texts = Texts(array)
     rows = texts.rows_with_other_bytes(_DECIMAL_BYTES)
     low, high = int(texts.offsets[0]), int(texts.offsets[-1])
@@ -223,7 +223,7 @@ def _dates(array: pa.Array) -> pa.Array:
 
 
 def _spelled(texts: Texts, rows: np.ndarray, layout: bytes) -> np.ndarray:
-    """Which of these rows (all as long as `layout`) have digits at its d, and elsewhere its very characters; year 0 has not."""
+    """Which of these rows, all as long as `layout`, have digits at its d and elsewhere its characters; no year 0."""
     if not len(rows):
         return np.zeros(0, bool)
     begin = texts.offsets[:-1][rows]
@@ -241,7 +241,8 @@ def _spelled(texts: Texts, rows: np.ndarray, layout: bytes) -> np.ndarray:
             good &= (column == 84) | (column == 32)
         else:
             good &= column == c
-    return good & (cells[:, 0] | cells[:, 1] | cells[:, 2] | cells[:, 3] != 48)
+    spelled: np.ndarray = good & (cells[:, 0] | cells[:, 1] | cells[:, 2] | cells[:, 3] != 48)
+    return spelled
 
 
 def _stamps(array: pa.Array, node: Type) -> tuple[pa.Array, np.ndarray | None]:

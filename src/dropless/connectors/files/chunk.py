@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from dropless.connect.api import Broken, Chunk
+from dropless.connect.api import Broken, Chunk, Decoded, Violation
 
 KEPT_OF_LONG = 64 << 10
 """How much of a record that is longer than the limit goes with its dead letter."""
+
+LONG = "record.too_long"
 
 
 @dataclass(frozen=True)
 class Segments:
     """Where the records of a piece of text begin and end (line end excluded), and which of them are broken.
 
-    `broken` maps an index of `starts` to rule and reason. `consumed` is where the next record would begin. `overlong` says
-    that the record at `consumed` is longer than the limit and its end is not in this piece.
+    `broken` maps an index of `starts` to rule and reason. `consumed` is where the next record would begin. `overlong`
+    says that the record at `consumed` is longer than the limit and its end is not in this piece.
     """
 
     starts: np.ndarray
@@ -48,9 +52,38 @@ def too_long(position: int, raw: bytes, limit: int) -> Broken:
         f"the record has more than {limit} bytes (max_record_bytes); "
         f"its first {KEPT_OF_LONG} are kept here, the rest is in the file"
     )
-    return Broken(position, raw[:KEPT_OF_LONG], "record.too_long", reason)
+    return Broken(position, raw[:KEPT_OF_LONG], LONG, reason)
 
 
 def text_of(data: Any) -> bytes:
     """`data` as bytes, copied only where it is something else."""
     return data if isinstance(data, bytes) else bytes(data)
+
+
+def joined(parts: Sequence[Decoded], broken: tuple[Broken, ...] = ()) -> Decoded:
+    """The records of several parts, and these broken ones, as one."""
+    if len(parts) == 1:
+        return replace(parts[0], broken=(*parts[0].broken, *broken))
+    first = np.cumsum([0, *(p.rows.num_rows for p in parts)])
+    gathered: dict[tuple[str, str], list[np.ndarray]] = {}
+    for part, at in zip(parts, first.tolist(), strict=False):
+        for v in part.violations:
+            gathered.setdefault((v.rule, v.reason), []).append(v.rows + at)
+
+    def raw(which: np.ndarray) -> list[bytes]:
+        owner = np.searchsorted(first, which, side="right") - 1
+        out: list[bytes] = [b""] * len(which)
+        for number in np.unique(owner).tolist():
+            here = np.flatnonzero(owner == number)
+            for i, data in zip(here.tolist(), parts[number].raw(which[here] - first[number]), strict=True):
+                out[i] = data
+        return out
+
+    return Decoded(
+        rows=pa.concat_tables([p.rows for p in parts]),
+        positions=pa.concat_arrays([p.positions for p in parts]),
+        raw=raw,
+        violations=tuple(Violation(rule, np.concatenate(rows), reason) for (rule, reason), rows in gathered.items()),
+        broken=tuple(b for p in parts for b in p.broken) + broken,
+        unknown=frozenset().union(*(p.unknown for p in parts)),
+    )

@@ -2,247 +2,175 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+import codecs
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from dropless.connect.api import Broken, Chunk, Decoded, Decoder, Field, Offset, Record, Split, Violation
+from dropless.connect.api import Field, Offset, SourceContext, Split
 from dropless.connect.config import field
-from dropless.connectors.files.cells import convert
-from dropless.connectors.files.chunk import FileChunk, Segments, base_of, text_of
-from dropless.connectors.files.source import TextConfig, TextReader, TextSource, record_lines
-from dropless.connectors.files.types import Schema
-from dropless.errors import ConnectorError, Problem
-
-MAX_LINES = 200
-"""A quoted cell that runs over more lines than this is taken for a stray quote, and its first line alone is refused."""
+from dropless.connectors.files.chunk import Segments
+from dropless.connectors.files.csv_decode import CsvDecoder, Header, HeaderError
+from dropless.connectors.files.csv_split import Dialect, byte_order_mark, segment, wide_encoding
+from dropless.connectors.files.sample import SAMPLE_BYTES, SAMPLE_FILES, Columns
+from dropless.connectors.files.source import TextConfig, TextReader, TextSource
+from dropless.connectors.files.stream import ByteStream
+from dropless.errors import ConnectorError, problem
 
 
 @dataclass(frozen=True)
 class CsvConfig(TextConfig):
     """Settings of CSV sources."""
 
-    delimiter: str = field("What stands between cells.", default=",")
-    quote: str = field("What a cell may be enclosed in.", default='"')
+    delimiter: str = field("What stands between cells, one ASCII character.", default=",")
+    quote: str = field("What a cell may be enclosed in, doubled where it is meant; empty for nothing.", default='"')
     header: bool = field("The first line names the columns; without it the declared fields do, in order.", default=True)
     rename: dict[str, str] = field("Column names of the files -> names of the relation.", default_factory=dict)
     null_values: tuple[str, ...] = field("Cells that are NULL, quoted or not.", default=("",))
-    encoding: str = field("How the text is encoded.", default="utf-8")
+    encoding: str = field("How the text is encoded, such as `utf-8`, `latin-1`, `utf-16`.", default="utf-8")
 
 
 class CsvSource(TextSource[CsvConfig]):
-    """Reads CSV (RFC 4180). Delivery: replayable."""
+    """Reads CSV (RFC 4180); `csv_split` says what a record is. Delivery: replayable."""
 
     name = "csv"
     config_type = CsvConfig
 
+    def __init__(self, config: CsvConfig, context: SourceContext) -> None:
+        super().__init__(config, context)
+        _refuse_bad_settings(config)
+
     def open(self, split: Split, start: Offset | None) -> CsvReader:
-        mark, header = self._head(split.id)
-        at = max(int(start.value) if start else 0, len(mark) + len(header))
+        head = self._head(split.id)
+        at = int(start.value) if start else 0
         reader = CsvReader(
-            split.id, self.stream(split.id, at), self.config, self.context.chunk_bytes, header.rstrip(b"\r\n")
+            split.id, self.stream(split.id, max(at, head.size)), self.config, self.context.chunk_bytes, head
         )
-        if start is None or int(start.value) < len(mark) + len(header):
-            reader.begin_at((mark + header)[int(start.value) if start else 0 :])
+        if at < head.size:
+            reader.begin_at(head.before[at:])
         return reader
 
-    def _head(self, split: str) -> tuple[bytes, bytes]:
-        """The byte order mark and the header line of a file."""
-        stream = self.stream(split)
-        try:
-            data = stream.read(1 << 16)
-            mark = b"\xef\xbb\xbf" if data.startswith(b"\xef\xbb\xbf") else b""
-            if not self.config.header:
-                return mark, b""
-            while b"\n" not in data and (more := stream.read(1 << 16)):
-                data += more
-        finally:
-            stream.close()
-        end = data.find(b"\n")
-        return mark, data[len(mark) : end + 1 if end >= 0 else len(data)]
-
     def decoder(self) -> CsvDecoder:
-        assert self.context.fields is not None
-        return CsvDecoder(self.config, self.context.fields, self.context.drift)
-
-    def first(self, chunk: FileChunk) -> Record | None:
-        assert chunk.segments is not None
-        data = text_of(chunk.data)
-        for s, e in zip(chunk.segments.starts.tolist(), chunk.segments.ends.tolist(), strict=True):
-            return Record(chunk.base + s, data[s:e], chunk.context)
-        return None
+        return CsvDecoder(self.config, self.fields(), self.context.drift)
 
     def discover(self) -> tuple[Field, ...]:
-        from dropless.connectors.files.sample import columns_of_text
-
-        rows: dict[str, list[str]] = {}
-        for split in self.splits()[:20]:
+        columns = Columns(mixed="VARCHAR")
+        for split in self.splits()[:SAMPLE_FILES]:
             reader = self.open(split, None)
+            reader.want = SAMPLE_BYTES
             try:
                 chunk = reader.read()
             finally:
                 reader.close()
-            names = parse_cells(reader.header, self.config) if reader.header else []
-            names = [self.config.rename.get(n, n) for n in names]
-            for n in names:
-                rows.setdefault(n, [])
-            if chunk is None or chunk.segments is None:
-                continue
-            data = text_of(chunk.data)
-            for s, e in list(zip(chunk.segments.starts.tolist(), chunk.segments.ends.tolist(), strict=True))[:2000]:
-                cells = parse_cells(data[s:e], self.config) or []
-                for n, cell in zip(names, cells, strict=False):
-                    rows[n].append(cell)
-        return columns_of_text(rows, self.config.null_values)
+            names = list(reader.head.names or ())
+            for name in names:
+                columns.seen(name)
+            if chunk is not None and chunk.segments is not None:
+                found = CsvDecoder(self.config, (), "ignore").cells(chunk)
+                names = names or [f"column{i}" for i in range(len(found))]
+                for name, cells in zip(names, found, strict=True) if found else ():
+                    columns.texts(name, cells)
+        return columns.fields()
+
+    def _head(self, split: str) -> Head:
+        """What stands before the first record of a file. Raises ConnectorError where it is no header."""
+        stream = self.stream(split)
+        try:
+            data = stream.read(1 << 16)
+            encoding, unit = wide_encoding(self.config.encoding, data)
+            dialect = dialect_of(self.config, encoding, unit)
+            mark = byte_order_mark(encoding, data)
+            if not self.config.header:
+                width = len(self.context.fields) if self.context.fields is not None else None
+                return Head(mark, mark, mark if unit > 1 else b"", None, dialect, width)
+            final = False
+            while True:
+                found = segment(data[len(mark) :], dialect, None, final)
+                if len(found.starts) or final or found.overlong:
+                    break
+                more = stream.read(max(len(data), 1 << 16))
+                final = not more
+                data += more
+        finally:
+            stream.close()
+        where = self.location.shown(self.location.path_of(split))
+        if not len(found.starts):
+            if found.overlong:
+                raise ConnectorError(problem("source.bad_header", f"{where}: the header line does not end"))
+            return Head(data, mark, b"", (), dialect, 0)
+        return self._header(data, mark, found, dialect, where)
+
+    def _header(self, data: bytes, mark: bytes, found: Segments, dialect: Dialect, where: str) -> Head:
+        if 0 in found.broken:
+            reason = found.broken[0][1] or "the header line is too long"
+            raise ConnectorError(problem("source.bad_header", f"{where}: {reason}"))
+        start, end = (len(mark) + int(x[0]) for x in (found.starts, found.ends))
+        after = len(mark) + (int(found.starts[1]) if len(found.starts) > 1 else found.consumed)
+        # From the header's end to the next record there are line ends only; the first of them is the header's.
+        line_end = data.find("\n".encode(dialect.encoding), end, after)
+        size = len("\n".encode(dialect.encoding))
+        before = data[: line_end + size if line_end >= 0 else after]
+        context = (mark if dialect.unit > 1 else b"") + data[start:end]
+        try:
+            names = Header.of(context, self.config).names
+        except HeaderError as e:
+            raise ConnectorError(problem("source.bad_header", f"{where}: {e}", hint=_hint(data))) from e
+        return Head(before, mark, context, names, dialect, len(names or ()))
+
+
+@dataclass(frozen=True)
+class Head:
+    """What stands before a file's first record: `before` are its bytes, `context` what decodes a record alone."""
+
+    before: bytes
+    mark: bytes
+    context: bytes
+    names: tuple[str, ...] | None
+    dialect: Dialect
+    width: int | None
+
+    @property
+    def size(self) -> int:
+        return len(self.before)
 
 
 class CsvReader(TextReader):
-    """Cuts at line ends outside quotes."""
+    """Cuts a CSV file between records."""
 
-    def __init__(self, split: str, stream: Any, config: CsvConfig, want: int, context: bytes) -> None:
-        super().__init__(split, stream, config, want, context)
-        self.header = context
-        self._quote = config.quote.encode()
+    def __init__(self, split: str, stream: ByteStream, config: CsvConfig, want: int, head: Head) -> None:
+        super().__init__(split, stream, config, max(want, head.dialect.unit), head.context)
+        self.head = head
+        self.encoding, self.line_end = head.dialect.encoding, "\n".encode(head.dialect.encoding)
 
-    def cut(self, data: bytes, final: bool) -> tuple[int, Any, bool]:
-        starts, ends = record_lines(data)
-        if not final and len(starts) and not data.endswith(b"\n"):
-            starts, ends = starts[:-1], ends[:-1]
-        whole = len(data) if final else data.rfind(b"\n") + 1
-        if self._quote in data and len(starts):
-            starts, ends, whole = self._merge(data, starts, ends, whole, final)
-        full = ends > starts
-        overlong = not whole and len(data) > self._limit
-        return whole, Segments(starts[full], ends[full], {}, whole), overlong
-
-    def _merge(
-        self, data: bytes, starts: np.ndarray, ends: np.ndarray, whole: int, final: bool
-    ) -> tuple[np.ndarray, np.ndarray, int]:
-        """Joins lines that a quoted cell runs over; a quote that never closes is left alone on its line."""
-        array = np.frombuffer(data, np.uint8)
-        quotes = np.cumsum(array == self._quote[0])
-        before = np.where(starts > 0, quotes[starts - 1], 0)
-        odd = (quotes[np.maximum(ends - 1, 0)] - before) % 2 == 1
-        out_s, out_e, i, n = [], [], 0, len(starts)
-        marks = odd.tolist()
-        s_list, e_list = starts.tolist(), ends.tolist()
-        while i < n:
-            if not marks[i]:
-                out_s.append(s_list[i])
-                out_e.append(e_list[i])
-                i += 1
-                continue
-            j = i + 1
-            while j < n and not marks[j] and j - i < MAX_LINES:
-                j += 1
-            if j < n and marks[j]:
-                out_s.append(s_list[i])
-                out_e.append(e_list[j])
-                i = j + 1
-            elif j >= n and not final and j - i < MAX_LINES and len(data) - s_list[i] < self._limit:
-                whole = s_list[i]
-                break
-            else:
-                out_s.append(s_list[i])
-                out_e.append(e_list[i])
-                i += 1
-        return np.array(out_s, np.int64), np.array(out_e, np.int64), whole
+    def cut(self, data: bytes, final: bool) -> Segments:
+        return segment(data, self.head.dialect, self.head.width, final)
 
 
-def parse_cells(line: bytes, config: CsvConfig) -> list[str] | None:
-    """The cells of one record; None where it is not CSV."""
+def dialect_of(config: CsvConfig, encoding: str, unit: int) -> Dialect:
+    """The dialect of files in this encoding; its limit is in code units."""
+    return Dialect(config.delimiter, config.quote, encoding, unit, config.max_record_bytes // unit)
+
+
+def _refuse_bad_settings(config: CsvConfig) -> None:
+    wrong = []
+    if len(config.delimiter) != 1 or not config.delimiter.isascii() or config.delimiter in "\r\n\0":
+        wrong.append(f"delimiter is one ASCII character, not {config.delimiter!r}")
+    if len(config.quote) > 1 or not config.quote.isascii() or config.quote in ("\r", "\n", "\0", config.delimiter):
+        wrong.append(f"quote is one ASCII character other than the delimiter, or empty, not {config.quote!r}")
     try:
-        text = line.decode(config.encoding)
-    except UnicodeDecodeError:
-        return None
-    if "\0" in text:
-        return None
-    if config.quote not in text:
-        return text.split(config.delimiter)
-    try:
-        found = list(csv.reader([text], delimiter=config.delimiter, quotechar=config.quote, strict=True))
-    except csv.Error:
-        return None
-    return found[0] if len(found) == 1 else None
+        codecs.lookup(config.encoding)
+        known = "\n,".encode(config.encoding).decode(config.encoding) == "\n,"
+        plain = wide_encoding(config.encoding, b"")[1] > 1 or "\n,".encode(config.encoding).endswith(b"\n,")
+        if not (known and plain):
+            wrong.append(f"encoding {config.encoding!r} writes line ends in a way that is not supported")
+    except (LookupError, UnicodeError):
+        wrong.append(f"encoding {config.encoding!r} is not known")
+    if wrong:
+        raise ConnectorError(*(problem("source.bad_setting", f"csv: {text}") for text in wrong))
 
 
-class CsvDecoder(Decoder):
-    """Cells to typed columns; a record that is not CSV, or has another number of cells than the header, is refused."""
+def _hint(data: bytes) -> str | None:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "the file begins like UTF-16; set `encoding: utf-16`"
+    return None
 
-    def __init__(self, config: CsvConfig, fields: tuple[Field, ...], drift: str) -> None:
-        self._config = config
-        self._fields = fields
-        self._drift = drift
-        self._schema: Schema | None = None
 
-    def decode(self, chunk: Chunk, con: Any) -> Decoded:
-        assert isinstance(chunk, FileChunk)
-        data, base = text_of(chunk.data), base_of(chunk)
-        if chunk.segments is None:
-            return self._decode([], [], chunk.context, con, chunk.broken)
-        pairs = list(zip(chunk.segments.starts.tolist(), chunk.segments.ends.tolist(), strict=True))
-        return self._decode([base + s for s, _ in pairs], [data[s:e] for s, e in pairs], chunk.context, con, chunk.broken)
-
-    def decode_records(self, records: Sequence[Record], con: Any) -> Decoded:
-        context = records[0].context if records else b""
-        assert all(r.context == context for r in records)
-        return self._decode([r.position for r in records], [r.raw for r in records], context, con, ())
-
-    def _names(self, context: bytes) -> list[str]:
-        if not self._config.header:
-            return [f.name for f in self._fields]
-        names = [self._config.rename.get(n, n) for n in (parse_cells(context, self._config) or [])]
-        twice = sorted({n for n in names if names.count(n) > 1})
-        if twice:
-            raise ConnectorError(Problem("source.bad_header", f"a header names {', '.join(twice)} twice"))
-        return names
-
-    def _decode(
-        self, positions: list[int], raws: list[bytes], context: bytes, con: Any, broken: tuple[Broken, ...]
-    ) -> Decoded:
-        if self._schema is None:
-            self._schema = Schema(self._fields, con)
-        names = self._names(context)
-        width, rows, kept, lost = len(names), [], [], list(broken)
-        for i, raw in enumerate(raws):
-            cells = parse_cells(raw, self._config)
-            if cells is None:
-                lost.append(Broken(positions[i], raw, "csv", "the record is not CSV: broken quotes, encoding, or a NUL byte"))
-            elif len(cells) != width:
-                lost.append(Broken(positions[i], raw, "csv", f"the record has {len(cells)} cells, its header {width}"))
-            else:
-                rows.append(cells)
-                kept.append(i)
-        columns = dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}
-        nulls = set(self._config.null_values)
-        texts, violations = [], []
-        for f in self._fields:
-            cells = columns.get(f.name)
-            values = [None if c in nulls else c for c in cells] if cells else [None] * len(rows)
-            texts.append(pa.array(values, pa.string()))
-        made = convert(list(zip(texts, self._schema.types, strict=True)), con)
-        arrays = []
-        for f, text, type_, (array, wrong) in zip(self._fields, texts, self._schema.types, made, strict=True):
-            arrays.append(array)
-            if wrong.any():
-                violations.append(Violation(f"{f.name}.type", np.flatnonzero(wrong), f"{f.name} {type_.reason}"))
-            if f.required and text.null_count:
-                missing = np.flatnonzero(text.is_null().to_numpy(zero_copy_only=False))
-                violations.append(Violation(f"{f.name}.required", missing, f"{f.name} is missing"))
-        unknown = frozenset(names) - {f.name for f in self._fields}
-        if unknown and self._drift == "quarantine" and rows:
-            said = f"undeclared columns: {', '.join(sorted(unknown))}"
-            violations.append(Violation("drift", np.arange(len(rows)), said))
-        return Decoded(
-            rows=pa.table(arrays, schema=self._schema.arrow),
-            positions=pa.array([positions[i] for i in kept], pa.int64()),
-            raw=lambda which: [raws[kept[i]] for i in which.tolist()],
-            violations=tuple(violations),
-            broken=tuple(lost),
-            unknown=unknown,
-            context=context,
-        )
+__all__ = ["CsvConfig", "CsvReader", "CsvSource"]

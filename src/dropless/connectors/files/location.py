@@ -115,7 +115,7 @@ class Location:
         with mapped(self.shown(path), self.remote):
             if self.remote:
                 return self.filesystem().open_input_file(path)
-            return open(path, "rb", buffering=0)  # noqa: SIM115
+            return open(path, "rb", buffering=0)
 
     def shown(self, path: str) -> str:
         """The path as messages name it."""

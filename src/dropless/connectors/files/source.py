@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from dropless.connect.api import Broken, Chunk, Offset, Record, Source, SourceContext, Split, SplitReader
+from dropless.connect.api import Broken, Field, Offset, Record, Source, SourceContext, Split, SplitReader
 from dropless.connect.config import field
-from dropless.connectors.files.chunk import KEPT_OF_LONG, FileChunk, too_long
+from dropless.connectors.files.chunk import KEPT_OF_LONG, LONG, FileChunk, Segments, text_of, too_long
 from dropless.connectors.files.location import FileConfig, Location
 from dropless.connectors.files.stream import ByteStream, Digest
 
 DIGEST_BLOCK = 4 << 20
+FETCH_BYTES = 1 << 20
+"""How much is read at a time to find one record."""
+KNOWN_BEGINS = 100_000
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class TextConfig(FileConfig):
         "Read on in files that grow. Only complete lines are taken; a last line without its end waits.", default=False
     )
     max_record_bytes: int = field(
-        "A longer record is a dead letter of rule `record.too_long`.", default=16 << 20, minimum=1
+        "A longer record is a dead letter of rule `record.too_long`.", default=16 << 20, minimum=1, size=True
     )
 
 
@@ -38,12 +42,14 @@ class TextSource(Source[T], Generic[T]):
     def __init__(self, config: T, context: SourceContext) -> None:
         super().__init__(config, context)
         self.location = Location(config, context.folder)
+        self._begins: dict[str, list[int]] = {}
 
     def splits(self) -> list[Split]:
         return [Split(f.id, f.size, f.modified) for f in self.location.files()]
 
     @abstractmethod
-    def open(self, split: Split, start: Offset | None) -> TextReader: ...
+    def open(self, split: Split, start: Offset | None) -> TextReader:
+        """Returns a reader at `start`, or at the beginning."""
 
     def stream(self, split: str, position: int = 0) -> ByteStream:
         """The decompressed bytes of a split from `position` on."""
@@ -60,24 +66,52 @@ class TextSource(Source[T], Generic[T]):
             stream.close()
         return digest.take()
 
+    def fields(self) -> tuple[Field, ...]:
+        """The declared fields, or those found in the data where none are declared."""
+        if self.context.fields is None:
+            self.context = replace(self.context, fields=self.discover())
+        return self.context.fields or ()
+
     def fetch(self, split: Split, position: int, start: Offset | None) -> Record | None:
-        del start  # Records are found by their own place.
-        reader = self.open(split, Offset(position))
-        reader.want = 1
+        known = self._begins.setdefault(split.id, [])
+        before = bisect_right(known, position) - 1
+        at = max(known[before] if before >= 0 else 0, int(start.value) if start and start.value <= position else 0)
+        reader = self.open(split, Offset(at) if at else None)
+        reader.want = min(reader.want, FETCH_BYTES)
         try:
-            while chunk := reader.read():
-                for broken in chunk.broken:
-                    if broken.position == position:
-                        return Record(position, broken.raw, chunk.context)
-                if record := self.first(chunk):
-                    return record if record.position == position else None
+            while (chunk := reader.read()) is not None:
+                if found := record_at(chunk, position):
+                    return found
+                if chunk.next.value > position:
+                    return None
+                self._remember(known, int(chunk.next.value))
         finally:
             reader.close()
         return None
 
-    @abstractmethod
-    def first(self, chunk: FileChunk) -> Record | None:
-        """The first record of a chunk, or None where it has none."""
+    @staticmethod
+    def _remember(known: list[int], begin: int) -> None:
+        """Records begin at `begin`, so a later search need not start before it."""
+        if len(known) < KNOWN_BEGINS:
+            at = bisect_right(known, begin)
+            if not at or known[at - 1] != begin:
+                known.insert(at, begin)
+
+
+def record_at(chunk: FileChunk, position: int) -> Record | None:
+    """The record of the chunk that begins at `position`."""
+    for broken in chunk.broken:
+        if broken.position == position:
+            return Record(position, broken.raw, chunk.context)
+    if chunk.segments is None:
+        return None
+    at = int(np.searchsorted(chunk.segments.starts, position - chunk.base))
+    if at == len(chunk.segments.starts) or int(chunk.segments.starts[at]) + chunk.base != position:
+        return None
+    raw = text_of(chunk.data)[int(chunk.segments.starts[at]) : int(chunk.segments.ends[at])]
+    if chunk.segments.broken.get(at, ("",))[0] == LONG:
+        raw = raw[:KEPT_OF_LONG]
+    return Record(position, raw, chunk.context)
 
 
 class TextReader(SplitReader):
@@ -90,34 +124,48 @@ class TextReader(SplitReader):
         self._rest = b""
         self._from = self._at = stream.position
         self._digest = Digest()
-        self._ended = False
+        self._ended = stream.short
+        self.encoding, self.line_end = "utf-8", b"\n"
 
     def begin_at(self, before: bytes) -> None:
-        """`before` (mark and header) stands ahead of the first record: it is in the first range, but no record of it."""
+        """`before` (mark and header) stands ahead of the first record: it is in the first range, but is no record."""
         self._digest.update(before)
         self._from = self._at - len(before)
 
     @abstractmethod
-    def cut(self, data: bytes, final: bool) -> tuple[int, Any, bool]:
-        """How much of `data` is whole records, where they are, and whether the next one is longer than the limit."""
+    def cut(self, data: bytes, final: bool) -> Segments:
+        """The records of `data`, which begins with one. Not `final`: what more bytes could change is left over."""
 
     def read(self) -> FileChunk | None:
         if self._ended:
             return None
         while True:
-            size = max(self.want - len(self._rest), len(self._rest), 1)
-            block = self._stream.read(size)
+            block, final = self._next(max(self.want - len(self._rest), len(self._rest), 1))
             data = self._rest + block if self._rest else block
-            final = not block
-            whole, segments, overlong = self.cut(data, final and not self._tail and not self._stream.broke)
-            if whole:
-                return self._give(data, whole, segments)
+            found = self.cut(data, final and not self._tail and not self._stream.broke)
+            if final and not found.consumed and self._stream.broke:
+                # What stands before the last line end came whole, whatever was to follow.
+                found = self.cut(data[: _last(data, self.line_end)], True)
+            if found.consumed:
+                return self._give(data, found)
             self._rest = data
-            if overlong:
-                return self._pass_over(data, final)
+            if found.overlong:
+                return self._pass_over(data)
             if final:
                 self._ended = True
                 return self._end()
+
+    def _next(self, size: int) -> tuple[bytes, bool]:
+        """The next `size` bytes, and whether the file ends before that."""
+        parts: list[bytes] = []
+        got = 0
+        while got < size:
+            block = self._stream.read(size - got)
+            if not block:
+                return b"".join(parts), True
+            parts.append(block)
+            got += len(block)
+        return (parts[0] if len(parts) == 1 else b"".join(parts)), False
 
     def take_digest(self) -> str:
         return self._digest.take()
@@ -125,7 +173,8 @@ class TextReader(SplitReader):
     def close(self) -> None:
         self._stream.close()
 
-    def _give(self, data: bytes, whole: int, segments: Any) -> FileChunk:
+    def _give(self, data: bytes, segments: Segments) -> FileChunk:
+        whole = segments.consumed
         given, self._rest = (data, b"") if whole == len(data) else (data[:whole], data[whole:])
         base = self._at
         self._digest.update(given)
@@ -133,7 +182,7 @@ class TextReader(SplitReader):
         return self._chunk(given, base, segments=segments)
 
     def _chunk(
-        self, data: bytes, base: int, broken: tuple[Broken, ...] = (), segments: Any = None, past: int = 0
+        self, data: bytes, base: int, broken: tuple[Broken, ...] = (), segments: Segments | None = None, past: int = 0
     ) -> FileChunk:
         start, self._from = self._from, self._at + past
         return FileChunk(
@@ -147,28 +196,27 @@ class TextReader(SplitReader):
             segments=segments,
         )
 
-    def _pass_over(self, data: bytes, final: bool) -> FileChunk:
-        """Goes on to the next line without keeping the long one."""
-        position, raw = self._at, data[: max(KEPT_OF_LONG, 0)]
+    def _pass_over(self, data: bytes) -> FileChunk:
+        """Goes on to the next line and keeps no more than the beginning of the long one (L11)."""
+        position, raw, unit = self._at, bytearray(), len(self.line_end)
         while True:
-            end = data.find(self.line_end)
-            if end >= 0:
-                end += len(self.line_end)
-                self._digest.update(data[:end])
-                self._at, self._rest = self._at + end, data[end:]
-                break
-            keep = len(data) % len(self.line_end)
-            self._digest.update(data[: len(data) - keep])
-            self._at += len(data) - keep
-            block = self._stream.read(DIGEST_BLOCK)
-            data = data[len(data) - keep :] + block
+            end = _aligned(data, self.line_end)
+            whole = end if end >= 0 else len(data) - len(data) % unit
+            raw += data[: min(whole, max(KEPT_OF_LONG + 1 - len(raw), 0))]
+            block = b"" if end >= 0 else self._stream.read(DIGEST_BLOCK)
+            if end < 0 and not block:
+                raw += data[whole:] if len(raw) <= KEPT_OF_LONG else b""
+                whole = len(data)
+            elif end >= 0:
+                whole += unit
+            self._digest.update(data[:whole])
+            self._at += whole
+            data = data[whole:] + block
             if not block:
-                self._digest.update(data)
-                self._at, self._rest = self._at + len(data), b""
                 break
-        return self._chunk(b"", self._at, (too_long(position, raw, self._limit),))
-
-    line_end = b"\n"
+        self._rest = data
+        kept = bytes(raw).removesuffix("\r".encode(self.encoding)) if len(raw) <= KEPT_OF_LONG else bytes(raw)
+        return self._chunk(b"", self._at, (too_long(position, kept, self._limit),))
 
     def _end(self) -> FileChunk | None:
         """What the end of the file still has to say: a header without records, or a break of the compression."""
@@ -183,18 +231,17 @@ class TextReader(SplitReader):
         return self._chunk(b"", self._at) if self._from < self._at else None
 
 
-def record_lines(data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Starts and ends (without \\n or \\r\\n) of all lines of `data`; a last line needs no end."""
-    array = np.frombuffer(data, np.uint8)
-    breaks = np.flatnonzero(array == 10)
-    starts = np.concatenate([np.zeros(1, np.int64), breaks + 1])
-    ends = np.concatenate([breaks, np.full(1, len(data), np.int64)])
-    if starts[-1] == len(data):
-        starts, ends = starts[:-1], ends[:-1]
-    if b"\r" in data:
-        before = array[np.maximum(ends - 1, 0)]
-        ends = ends - ((before == 13) & (ends > starts))
-    return starts, ends
+def _aligned(data: bytes, line_end: bytes) -> int:
+    """Where a line end stands in text of wide characters; -1 for nowhere."""
+    at = data.find(line_end)
+    while at > 0 and at % len(line_end):
+        at = data.find(line_end, at + 1)
+    return at
 
 
-__all__ = ["Chunk", "TextConfig", "TextReader", "TextSource", "record_lines"]
+def _last(data: bytes, line_end: bytes) -> int:
+    """Where the last line of `data` that has an end ends."""
+    at = data.rfind(line_end)
+    while at > 0 and at % len(line_end):
+        at = data.rfind(line_end, 0, at + len(line_end) - 1)
+    return at + len(line_end) if at >= 0 else 0

@@ -42,6 +42,8 @@ class ByteStream:
         self._given = 0
         self._open()
         self._skip(position)
+        self.short = self.position < position
+        """True where the file ends before the position that was asked for."""
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; b"" at the end."""

@@ -116,6 +116,7 @@ class Schema:
         self.fields = fields
         self.types = tuple(type_of(f.type, con) for f in fields)
         self.arrow = pa.schema([pa.field(f.name, t.arrow) for f, t in zip(fields, self.types, strict=True)])
+        self.names = frozenset(f.name for f in fields)
         self.exact = any(_wide(t) for t in self.types)
 
 

@@ -13,6 +13,8 @@ Single bad records become dead letters; this is a file in which no record can be
     "source.bad_header": """The header line of a CSV file cannot be used: a column name occurs twice (perhaps only after `rename`), the line is not valid text in
 the declared `encoding`, or its quotes are broken.
 Correct the file, or `rename`, `encoding`, `delimiter` and `quote` of the source. A file without a header line needs `header: false`.""",
+    "source.bad_setting": """A setting of a file source cannot be used, such as a delimiter of two characters or an encoding that is not known.
+Every such setting of the source is named; correct them in the definition.""",
     "source.no_columns": """The columns of a source are not known and cannot be found out from its data.
 A source without a contract takes its columns from a sample; there was nothing to sample. Add a contract, or data.""",
     "source.locked": """Another process or connection holds a lock on the database, and held it longer than the source waits.
