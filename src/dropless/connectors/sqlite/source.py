@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dropless.connect.api import Field, SourceContext
 from dropless.connect.cast import quote
@@ -25,6 +26,7 @@ SAMPLE_ROWS = 1000
 _NAMED = {"BOOLEAN": "BOOLEAN", "BOOL": "BOOLEAN", "DATE": "DATE", "TIME": "TIME", "DATETIME": "TIMESTAMP"}
 _NAMED |= {"TIMESTAMP": "TIMESTAMP", "TIMESTAMPTZ": "TIMESTAMPTZ", "JSON": "JSON", "UUID": "UUID"}
 _AFFINE = {"INTEGER": "BIGINT", "REAL": "DOUBLE", "TEXT": "VARCHAR"}
+_ARROW = {int: pa.int64(), float: pa.float64(), str: pa.string()}
 _DECIMAL = re.compile(r"(?:DECIMAL|NUMERIC)\s*\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)")
 
 
@@ -163,16 +165,10 @@ def _texts(values: Sequence[Any]) -> pa.Array:
     kinds = set(map(type, values)) - {type(None)}
     if kinds <= {str}:
         return pa.array(values, pa.string())
-    if kinds == {int}:
-        return pa.array(values, pa.int64()).cast(pa.string())
-    if kinds == {float}:
-        return pa.array(values, pa.float64()).cast(pa.string())
-    return pa.array([_text(v) for v in values], pa.string())
-
-
-def _text(value: Any) -> str | None:
-    if isinstance(value, bytes):
-        return "\\x" + value.hex()
-    if isinstance(value, float):
-        return str(pa.scalar(value, pa.float64()).cast(pa.string()))
-    return None if value is None else str(value)
+    # Each kind as a column of its own, cast at once: a number's text must not depend on its neighbours' kinds.
+    parts = [
+        pa.array([v if type(v) is k else None for v in values], _ARROW[k]).cast(pa.string()) for k in kinds - {bytes}
+    ]
+    if bytes in kinds:
+        parts.append(pa.array(["\\x" + v.hex() if type(v) is bytes else None for v in values], pa.string()))
+    return pc.coalesce(*parts)
