@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
+from tests.plan.conftest import Sink, plan_of
 
 from dropless.lineage.columns import Origin, column_lineage
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from plan.conftest import Sink, plan_of  # noqa: E402
-
 SOURCES = {
-    "orders": "id BIGINT!, user_id BIGINT, item VARCHAR, quantity INTEGER, price DECIMAL(10,2), ts TIMESTAMP, tags VARCHAR[]",
+    "orders": "id BIGINT!, user_id BIGINT, item VARCHAR, quantity INTEGER, price DECIMAL(10,2), ts TIMESTAMP, "
+    "tags VARCHAR[]",
     "users": "user_id BIGINT, name VARCHAR, country VARCHAR",
     "items": "item VARCHAR!, kind VARCHAR",
 }

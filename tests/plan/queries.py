@@ -1,5 +1,7 @@
 """Queries from every corner of DuckDB's SELECT that are planned, over the data of `test_equals_duckdb`."""
 
+# ruff: noqa: E501 (a query is read best on its line)
+
 CORNERS = [
     r"TABLE orders",
     r"SELECT id FROM orders LIMIT 3",

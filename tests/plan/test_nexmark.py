@@ -1,5 +1,7 @@
 """The Nexmark queries in DuckDB's dialect: which are planned, as what, for which sinks; which are refused by name."""
 
+# ruff: noqa: E501 (a query is read best on its line)
+
 from __future__ import annotations
 
 import pytest

@@ -1,5 +1,7 @@
 """The shapes of the TPC-H queries over small data of that schema: planned from logs, and with its dimensions as tables."""
 
+# ruff: noqa: E501 (a query is read best on its line)
+
 from __future__ import annotations
 
 from datetime import UTC, datetime

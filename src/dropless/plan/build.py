@@ -5,6 +5,7 @@ All problems of all transforms, checks and sinks are found in one call (L12).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -27,6 +28,8 @@ from dropless.plan.sinks import add_sinks, refuse_recomputed
 from dropless.spec.model import PipelineSpec, TransformSpec
 
 Shape = Literal["log", "table"]
+UNKNOWN_NAME = re.compile(r"not found|does not have a column|does not exist on|mbiguous reference")
+"""DuckDB's words for a name that means nothing or two things; the planner then names all of them."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class _Builder:
             self._guard(name, self._transform)
         add_checks(self.spec, self.draft, self.ends, self.unknown, self.contracts)
         add_sinks(self.spec, self.draft, self.ends, self.unknown)
-        refuse_recomputed(self.draft)
+        refuse_recomputed(self.spec, self.draft, self.ends)
         self._note_unused()
         problems = tuple(dict.fromkeys(self.draft.problems))
         columns = {n: tuple(Field(c.name, c.type, c.required) for c in r.columns) for n, r in self.ends.items()}
@@ -228,10 +231,7 @@ class _Builder:
             return numbered(self.draft.binder.describe(text.sql)), None
         except duckdb.Error as error:
             said, line = message(error)
-            if (
-                said.startswith(("referenced column", "referenced table", "values list"))
-                or "mbiguous reference" in said
-            ):
+            if UNKNOWN_NAME.search(said):
                 return None, Refuse(problem("plan.unknown_column", said, text.line(line)))
             code = "plan.sql_syntax" if isinstance(error, duckdb.ParserException) else "plan.type"
             raise Refuse(problem(code, said, text.line(line))) from error

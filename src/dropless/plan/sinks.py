@@ -128,23 +128,21 @@ def _by_key(spec: PipelineSpec, name: str, sink: SinkSpec, key: tuple[str, ...],
     )
 
 
-def refuse_recomputed(draft: Draft) -> None:
+def refuse_recomputed(spec: PipelineSpec, draft: Draft, ends: Mapping[str, Rel]) -> None:
     """Refuses every clause that needs all rows at once above a sink that is not overwritten."""
     plan = ir.Plan(draft.operators, {})
     for found in draft.recomputed:
-        operator = draft.operators.get(found.operator)
-        if operator is None or operator.table:
+        if draft.operators[found.operator].table:
             continue
-        below = [
-            o
-            for o in draft.operators.values()
-            if isinstance(o, ir.Deliver) and found.operator in plan.ancestors(o.name)
-        ]
-        wrong = sorted({o.sink for o in below if o.mode != "overwrite"})
+        wrong = []
+        for name, sink in spec.sinks.items():
+            end = ends.get(sink.relation)
+            if end is not None and sink.mode != "overwrite":
+                above = plan.ancestors(end.operator) | {end.operator}
+                wrong += [name] if found.operator in above else []
         if wrong:
-            listed = ", ".join(f'"{w}"' for w in wrong)
-            said = (
-                f'{found.clause} needs all rows of "{operator.relation}" at once, but sink {listed} is not overwritten'
-            )
+            relation = draft.operators[found.operator].relation
+            listed = ", ".join(f'"{w}"' for w in sorted(wrong))
+            said = f'{found.clause} needs all rows of "{relation}" at once, but sink {listed} is not overwritten'
             hint = "take mode: overwrite for the sink, or partition, join or group by columns so that keys can be kept"
             draft.problems.append(problem("plan.not_incremental", said, found.where, hint))
