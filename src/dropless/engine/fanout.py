@@ -29,5 +29,15 @@ def with_hidden(rows: pa.Table, visible: dict[str, pa.ChunkedArray], index: np.n
     return pa.table({**visible, **gather(rows, hidden_of(rows), index)}) if visible else rows.select([])
 
 
+def ascending(values: np.ndarray) -> np.ndarray:
+    """The distinct values in order. Cheap where they are in order already, as row numbers and places mostly are."""
+    step = np.diff(values)
+    if (step < 0).any():
+        values = np.sort(values)
+        step = np.diff(values)
+    return values if not len(values) or (step > 0).all() else values[np.concatenate([[True], step > 0])]
+
+
 def distinct(index: np.ndarray) -> int:
-    return len(np.unique(index))
+    """How many different values there are."""
+    return len(ascending(index))

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from dropless.connect.api import POSITION_BITS
+from dropless.engine.fanout import ascending
 from dropless.engine.flow import Records, places_of
 from dropless.plan.ir import Operator, Plan, Scan
 
@@ -62,7 +63,7 @@ class PlaceCounter:
     def _by_source(self, rows: pa.Table) -> dict[str, np.ndarray]:
         """source -> the distinct places of its records among `rows`."""
         columns = [rows.column(n).drop_null().to_numpy() for n in places_of(rows)]
-        places = np.unique(np.concatenate(columns)) if columns else _NONE
+        places = ascending(np.concatenate(columns)) if columns else _NONE
         if not len(places):
             return {}
         numbers = places >> POSITION_BITS

@@ -6,11 +6,13 @@ from collections import Counter
 from itertools import pairwise
 from random import Random
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from dropless.connect.api import Field, unplace
 from dropless.contract.model import Rule
+from dropless.engine.fanout import ascending
 from dropless.engine.flow import Flow
 from dropless.engine.rowwise import Lane
 from dropless.plan.ir import Aggregate, Call, Check, Filter, Item, Operator, Plan, Project, Union, Unnest
@@ -205,3 +207,8 @@ def test_every_row_ends_where_python_says_however_rows_are_cut(lane: MakeLane, s
         reached = [i for i in range(600) if not str(python(a[i], b[i])).startswith(("f:", "p:"))]
         assert expected["g:quarantined"]
         assert failed == sum(int(a[i] or "") >= 50 for i in reached)
+
+
+@pytest.mark.parametrize("values", [[], [3], [1, 1, 2, 5, 5], [5, 1, 5, 2, 1], [2, 2, 2]])
+def test_ascending_gives_each_value_once_in_order(values: list[int]) -> None:
+    assert ascending(np.array(values, dtype=np.int64)).tolist() == sorted(set(values))
