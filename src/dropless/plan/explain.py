@@ -1,17 +1,35 @@
-"""A plan in words: operators in order with their kind, columns, changes, key and state."""
+"""A plan in words: operators in order with their kind, columns, SQL, the state they keep, their changes and key."""
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
-from dropless.plan.ir import STATEFUL, Operator, Plan
-
-_COMMON = {f.name for f in fields(Operator)}
+from dropless.plan.ir import (
+    STATEFUL,
+    Aggregate,
+    Apply,
+    Call,
+    Check,
+    Collect,
+    Deliver,
+    Distinct,
+    Filter,
+    Item,
+    Join,
+    Keyed,
+    Last,
+    Lookup,
+    Operator,
+    Plan,
+    Project,
+    Scan,
+    Unique,
+    Unnest,
+)
 
 
 def to_json(plan: Plan) -> list[dict[str, Any]]:
-    """One entry for each operator, in order."""
+    """One entry for each operator, in order. `settings` are its SQL and keys, `state` what it keeps (None: nothing)."""
     return [
         {
             "name": o.name,
@@ -21,22 +39,111 @@ def to_json(plan: Plan) -> list[dict[str, Any]]:
             "columns": {c.name: c.type for c in o.columns},
             "changes": o.changes,
             "key": list(o.key),
+            "table": o.table,
             "stateful": isinstance(o, STATEFUL),
-            "settings": {f.name: str(getattr(o, f.name)) for f in fields(o) if f.name not in _COMMON},
+            "state": state(o),
+            "settings": settings(o),
         }
         for o in plan.operators.values()
     ]
 
 
 def to_text(plan: Plan) -> str:
-    """The same for reading."""
-    lines = []
+    """The same for reading: a line for each operator, its columns and settings below."""
+    lines: list[str] = []
     for o in to_json(plan):
-        state = ", keeps state" if o["stateful"] else ""
-        key = f", key {', '.join(o['key'])}" if o["key"] else ""
-        lines.append(
-            f"{o['name']}: {o['kind']} of {', '.join(o['inputs']) or 'the outside'} ({o['changes']}{key}{state})"
-        )
-        lines += [f"    {n}: {t}" for n, t in o["columns"].items()]
-        lines += [f"    {n} = {v}" for n, v in o["settings"].items()]
+        facts = [o["changes"]]
+        if o["key"]:
+            facts.append(f"key {', '.join(o['key'])}")
+        if o["table"]:
+            facts.append("computed anew in every run")
+        source = f" <- {', '.join(o['inputs'])}" if o["inputs"] else ""
+        lines.append(f"{o['name']}: {o['kind']}{source} ({'; '.join(facts)})")
+        lines.append(f"    columns  {', '.join(f'{n} {t}' for n, t in o['columns'].items())}")
+        lines += [f"    {name:<8} {text}" for name, value in o["settings"].items() for text in _texts(value)]
+        if o["state"]:
+            lines.append(f"    keeps    {o['state']}")
     return "\n".join(lines)
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [f"{name} = {text}" for name, text in value.items()]
+    if isinstance(value, list):
+        return [", ".join(str(v) for v in value)] if value else []
+    return [str(value)]
+
+
+def state(operator: Operator) -> str | None:
+    """What a stateful operator keeps between epochs and runs, in words."""
+    match operator:
+        case Aggregate():
+            return f"one row of accumulators for each {_of(operator.keys)}"
+        case Join():
+            return "all rows of both sides by their join keys"
+        case Keyed():
+            keys = operator.keys[0] if operator.keys else ()
+            return f"all input rows by {', '.join(keys)}" if keys else "all input rows, computed anew as a whole"
+        case Distinct():
+            return "every distinct row"
+        case Unique():
+            return "the values of " + "; ".join(", ".join(r.columns) for r in operator.rules)
+        case Last():
+            return f"the last row for each {_of(operator.key)}"
+        case Collect():
+            return "the complete contents" if operator.scope == "pipeline" else "the rows of one run"
+    return None
+
+
+def _of(keys: tuple[str, ...]) -> str:
+    return f"({', '.join(keys)})" if keys else "whole"
+
+
+def settings(operator: Operator) -> dict[str, Any]:
+    """The operator's own SQL, keys and rules, as texts."""
+    match operator:
+        case Scan():
+            return {"source": operator.source}
+        case Filter():
+            return {"where": operator.condition}
+        case Project():
+            return {"select": _items(operator.items)}
+        case Apply():
+            return {"calls": str(getattr(operator.function, "__qualname__", operator.function))}
+        case Check():
+            return {"rules": {r.name: f"{r.sql} ({r.action})" for r in operator.rules}}
+        case Unique():
+            return {"rules": {r.name: f"{', '.join(r.columns)} ({r.action})" for r in operator.rules}}
+        case Lookup():
+            return {"join": operator.how, "on": operator.condition, "select": _items(operator.items)}
+        case Join():
+            pairs = zip(operator.left_keys, operator.right_keys, strict=True)
+            on = [f'l."{a}" = r."{b}"' for a, b in pairs]
+            on += [operator.residual] if operator.residual != "TRUE" else []
+            return {"on": " AND ".join(on), "select": _items(operator.items)}
+        case Aggregate():
+            return {"by": list(operator.keys), "select": {c.name: call_text(c) for c in operator.calls}}
+        case Keyed():
+            return {"sql": operator.sql}
+        case Unnest():
+            return {"sql": operator.sql}
+        case Last():
+            return {"order": [*operator.order_by, "split", "position"]}
+        case Collect() if operator.rules:
+            return {"rules": {r.name: f"{r.kind} ({r.action})" for r in operator.rules}}
+        case Deliver():
+            key = {"key": list(operator.sink_key)} if operator.sink_key else {}
+            return {"sink": operator.sink, "mode": operator.mode, **key}
+    return {}
+
+
+def _items(items: tuple[Item, ...]) -> dict[str, str]:
+    return {i.name: i.sql for i in items}
+
+
+def call_text(call: Call) -> str:
+    """An aggregate call as SQL."""
+    func = call.func.removesuffix("_distinct")
+    distinct = "DISTINCT " if call.func.endswith("_distinct") else ""
+    text = "count(*)" if call.func == "count_star" else f'{func}({distinct}"{call.argument}")'
+    return text + (f' FILTER (WHERE "{call.filter}")' if call.filter else "")
