@@ -258,3 +258,16 @@ def test_second_runner_is_refused_while_the_first_lives(shop: Path) -> None:
         done = dropless(shop, "run")
     assert done.returncode == 5
     assert "protocol.busy" in done.stderr
+
+
+def test_fresh_ledger_over_a_filled_target_is_refused(shop: Path) -> None:
+    """A new ledger counts epochs from one again; the target's marker must not make it skip them in silence (L4)."""
+    import shutil
+
+    run(shop)
+    shutil.rmtree(shop / ".dropless")
+    extra = shop / "input" / "2026-01-09.csv"
+    extra.write_text("id,day,country,amount,note\n9001,2026-01-09,C1,5.00,1\n")
+    done = dropless(shop, "run", "--json")
+    assert done.returncode == 4, done.stdout
+    assert "sink.other_ledger" in {p["code"] for p in json.loads(done.stdout)["problems"]}

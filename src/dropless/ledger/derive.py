@@ -192,6 +192,7 @@ def facts(con: sqlite3.Connection, pipeline: str, generation: int, sinks: Sequen
     claims = row and con.execute("SELECT 1 FROM claims WHERE run = ? LIMIT 1", (row[0],)).fetchone()
     owner = owner_of(con, pipeline)
     return Facts(
+        ledger=con.execute("SELECT id FROM identity").fetchone()[0],
         pipeline=pipeline,
         generation=generation,
         current=owner.generation if owner else 0,

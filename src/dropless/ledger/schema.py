@@ -118,7 +118,13 @@ CREATE TABLE discards (
 CREATE INDEX discards_by_file ON discards (file);
 """
 
-MIGRATIONS = (_V1,)
+_V2 = """
+CREATE TABLE identity (id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+INSERT INTO identity VALUES (lower(hex(randomblob(16))));
+"""
+# Epoch numbers mean something within one ledger only; targets remember whose numbers they hold (L4).
+
+MIGRATIONS = (_V1, _V2)
 """MIGRATIONS[i] turns version i into version i + 1."""
 VERSION = len(MIGRATIONS)
 

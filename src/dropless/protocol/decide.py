@@ -154,7 +154,7 @@ def may_publish(facts: Facts, epoch: int, sink: str) -> CommitPermit | Refused:
     waits = _earlier_unsettled(facts, epoch, sink)
     if waits is not None:
         return Refused("order", f'epoch {waits} of sink "{sink}" is to be published before epoch {epoch}')
-    return CommitPermit(facts.pipeline, epoch, facts.generation, seal=_SEAL)
+    return CommitPermit(facts.pipeline, epoch, facts.generation, seal=_SEAL, ledger=facts.ledger)
 
 
 def is_genuine(permit: CommitPermit) -> bool:

@@ -52,6 +52,8 @@ class Facts:
     sinks: tuple[str, ...] = ()
     epochs: tuple[EpochFact, ...] = ()
     open_run: RunFact | None = None
+    ledger: str = ""
+    """The identity of the ledger whose epoch numbers these are."""
 
     @property
     def fenced(self) -> bool:
