@@ -66,7 +66,9 @@ class Texts:
 
 def convert(columns: Sequence[tuple[pa.Array, Type]], con: Any) -> list[tuple[pa.Array, np.ndarray]]:
     """Each column of text as its type, and a mask of the cells that are text but not a value of that type."""
-    normal = [_normal(array, node) for array, node in columns]
+    if not columns or not len(columns[0][0]):
+        return [(pa.nulls(0, node.arrow), np.zeros(0, bool)) for _, node in columns]
+    normal = [_normal(array, node, con) for array, node in columns]
     asked = {
         f"c{i}": texts
         for i, ((texts, _), (_, node)) in enumerate(zip(normal, columns, strict=True))
@@ -76,7 +78,7 @@ def convert(columns: Sequence[tuple[pa.Array, Type]], con: Any) -> list[tuple[pa
     if asked:
         table = pa.table(asked)
         items = ", ".join(f"TRY_CAST({c} AS {_cast_type(columns[int(c[1:])][1])}) AS {c}" for c in asked)
-        result = con.from_arrow(table).select(items).to_arrow_table() if table.num_rows else table.slice(0, 0)
+        result = con.from_arrow(table).select(items).to_arrow_table()
         typed = {c: result.column(c) for c in asked}
     out = []
     for i, ((array, node), (_, finish)) in enumerate(zip(columns, normal, strict=True)):
@@ -106,7 +108,7 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _normal(array: pa.Array, node: Type) -> tuple[Any, Any]:
+def _normal(array: pa.Array, node: Type, con: Any) -> tuple[Any, Any]:
     """The text DuckDB is given (None: none), NULL where it is refused, and what to do with the result."""
     match node.kind:
         case "string":
@@ -128,7 +130,28 @@ def _normal(array: pa.Array, node: Type) -> tuple[Any, Any]:
             return _matching(array, TIME), _same
         case "uuid":
             return _matching(array, UUID), _same
+        case "struct" | "list" | "map" | "json":
+            return None, lambda _: _documents(array, node, con)
     return array, _same
+
+
+def _documents(array: pa.Array, node: Type, con: Any) -> pa.Array:
+    """Cells that hold a JSON document; one of which any part is not of its type is refused whole."""
+    from dropless.connectors.files.ndjson_parse import parse
+    from dropless.connectors.files.values import Judge
+
+    parsed = [None if text is None else parse(text.encode(), exact=True) for text in array.to_pylist()]
+    if node.kind == "json":
+        good = pa.array([p is not None and p[1] is None for p in parsed])
+        return pc.if_else(good, array, pa.scalar(None, pa.string()))
+    judge = Judge(con)
+    made = judge.column([p[0] if p else None for p in parsed], node, "cell", np.arange(len(array)))
+    wrong = np.array([p is not None and (p[1] is not None or p[0] is None) for p in parsed], bool)
+    for rows in (rows for parts in judge.broken.values() for rows in parts):
+        wrong[rows] = True
+    if not wrong.any():
+        return made
+    return made.take(pa.array(np.arange(len(made)), mask=wrong))
 
 
 def _examined(array: pa.Array, plain: np.ndarray, examine: Any) -> pa.Array:

@@ -94,7 +94,7 @@ class CsvSource(TextSource[CsvConfig]):
         where = self.location.shown(self.location.path_of(split))
         if not len(found.starts):
             if found.overlong:
-                raise ConnectorError(problem("source.bad_header", f"{where}: the header line does not end"))
+                raise ConnectorError(problem("source.bad_header", f"{where}: the header line is too long"))
             return Head(data, mark, b"", (), dialect, 0)
         return self._header(data, mark, found, dialect, where)
 
