@@ -16,8 +16,7 @@ import pyarrow as pa
 from dropless.connect.api import AT, POSITION_BITS, Chunk, Decoded, Decoder, Record
 from dropless.contract.model import Contract, Rule
 from dropless.engine.letters import letter_table
-
-DATA_ERRORS = ("ConversionException", "OutOfRangeException", "InvalidInputException", "DataError")
+from dropless.engine.query import ROW_ERRORS, Session
 
 
 @dataclass
@@ -61,6 +60,7 @@ class Intake:
         self.source = source
         self._decoder = decoder
         self._con = con
+        self._session = Session(con)
         self._rules: tuple[Rule, ...] = tuple(r for r in contract.rules if r.sql) if contract else ()
         self._described = {r.name: r.description or r.name for r in (contract.rules if contract else ())}
         self._actions = {r.name: r.action for r in (contract.rules if contract else ())}
@@ -75,7 +75,15 @@ class Intake:
 
     def _judge(self, decoded: Decoded, split: str, number: int) -> Taken:
         count = decoded.rows.num_rows
-        taken = Taken(decoded.rows, decoded, self.source, split, number, read=count + len(decoded.broken), undecodable=len(decoded.broken))
+        taken = Taken(
+            decoded.rows,
+            decoded,
+            self.source,
+            split,
+            number,
+            read=count + len(decoded.broken),
+            undecodable=len(decoded.broken),
+        )
         broken_by: list[tuple[str, str, np.ndarray]] = [(v.rule, v.reason, v.rows) for v in decoded.violations]
         broken_by += self._evaluate(decoded.rows)
         for rule, _, rows in broken_by:
@@ -167,10 +175,10 @@ class Intake:
         try:
             try:
                 result = self._con.sql(f"SELECT {strict} AS m FROM __rows").to_arrow_table()
-            except Exception as error:
-                if type(error).__name__ not in DATA_ERRORS:
-                    raise
-                result = self._con.sql(f"SELECT {safe} AS m FROM __rows").to_arrow_table()
+            except ROW_ERRORS:
+                # Each rule is judged on its own, even where rules share an expression that fails.
+                with self._session.literally():
+                    result = self._con.sql(f"SELECT {safe} AS m FROM __rows").to_arrow_table()
         finally:
             self._con.unregister("__rows")
         mask: np.ndarray = result.column("m").to_numpy()
