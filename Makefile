@@ -2,6 +2,9 @@
 PYTHON ?= python3
 ACCEPT ?= ../shared/accept
 BIN := .venv/bin
+# One installer for both groups: uv where it can be had, else the environment's own pip.
+INSTALL = if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --python $(BIN)/python $(1); \
+	else $(BIN)/python -m pip install --quiet $(1); fi
 
 .DEFAULT_GOAL := help
 .PHONY: help test lint accept quickstart clean
@@ -11,19 +14,29 @@ help:  ## Print this help.
 
 .venv/.ready: pyproject.toml  # Everything is installed once; afterwards the commands work offline.
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[postgres]' --group test --group lint
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv \
+		|| $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'  # 25.1 is the first that knows --group.
+	$(call INSTALL,--editable '.[postgres]' --group test)
+	touch $@
+
+.venv/.lint: .venv/.ready
+	$(call INSTALL,--group lint)
 	touch $@
 
 test: .venv/.ready  ## Set up the environment if need be, and run all tests.
 	$(BIN)/python -m pytest -n 2 tests
 
-lint: .venv/.ready  ## Check style and types.
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+lint: .venv/.lint  ## Check style and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
-accept: .venv/.ready  ## Run the acceptance cases in ACCEPT against the installed command.
-	$(BIN)/python $(ACCEPT)/accept.py --cli $(CURDIR)/$(BIN)/dropless
+accept: .venv/.ready  ## Run the acceptance cases in ACCEPT, where that folder exists, against the installed command.
+	@if [ -f $(ACCEPT)/accept.py ]; then $(BIN)/python $(ACCEPT)/accept.py --cli $(CURDIR)/$(BIN)/dropless; \
+	else echo 'not run: there are no acceptance cases in $(ACCEPT)'; fi
+
+quickstart: .venv/.ready  ## Run the example that examples/quickstart.py is.
+	$(BIN)/python examples/quickstart.py
 
 clean:  ## Remove the environment and caches.
 	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache
