@@ -7,7 +7,7 @@ INSTALL = if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --python $(BIN
 	else $(BIN)/python -m pip install --quiet $(1); fi
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint accept quickstart clean
+.PHONY: help test lint accept clean
 
 help:  ## Print this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,9 +34,6 @@ lint: .venv/.lint  ## Check style and types.
 accept: .venv/.ready  ## Run the acceptance cases in ACCEPT, where that folder exists, against the installed command.
 	@if [ -f $(ACCEPT)/accept.py ]; then $(BIN)/python $(ACCEPT)/accept.py --cli $(CURDIR)/$(BIN)/dropless; \
 	else echo 'not run: there are no acceptance cases in $(ACCEPT)'; fi
-
-quickstart: .venv/.ready  ## Run the example that examples/quickstart.py is.
-	$(BIN)/python examples/quickstart.py
 
 clean:  ## Remove the environment and caches.
 	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache
