@@ -14,7 +14,7 @@ CORNERS = [
     r"SELECT id, unnest(list(id)) FROM orders GROUP BY id",
     r"SELECT len(unnest(tags)) FROM orders",
     r"SELECT id FROM orders, unnest(tags) u(tag) WHERE tag = 't1'",
-    r"SELECT id, generate_subscripts(tags, 1) FROM orders",
+    r"SELECT id, unnest(range(1, len(tags) + 1)) AS n FROM orders",
     r"SELECT * FROM orders o JOIN users u ON o.user_id = u.user_id",
     r"SELECT o.* , u.* FROM orders o JOIN users u USING (user_id)",
     r"SELECT id FROM orders GROUP BY ALL HAVING count(*) > 1",

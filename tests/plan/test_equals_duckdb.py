@@ -244,11 +244,18 @@ def agree(query: str, tables: tuple[str, ...], whole: duckdb.DuckDBPyConnection)
     return want.num_rows
 
 
+WITH_TABLES = [n for n, q in QUERIES.items() if any(t in q for t in TABLES)]
+
+
 @pytest.mark.parametrize("name", QUERIES)
-@pytest.mark.parametrize("tables", [TABLES, ()], ids=["logs and tables", "all logs"])
-def test_plan_gives_what_duckdb_gives(name: str, tables: tuple[str, ...], whole: duckdb.DuckDBPyConnection) -> None:
-    number = agree(QUERIES[name], tables, whole)
+def test_plan_gives_what_duckdb_gives(name: str, whole: duckdb.DuckDBPyConnection) -> None:
+    number = agree(QUERIES[name], TABLES, whole)
     assert number > 0 or name == "not_in_with_null", "a query that gives nothing tests nothing"
+
+
+@pytest.mark.parametrize("name", WITH_TABLES)
+def test_plan_gives_what_duckdb_gives_when_tables_are_logs(name: str, whole: duckdb.DuckDBPyConnection) -> None:
+    agree(QUERIES[name], (), whole)
 
 
 @pytest.mark.parametrize("query", CORNERS)

@@ -91,6 +91,11 @@ REFUSED: dict[str, tuple[str, str, str]] = {
     "columns_by_pattern": ("plan.unsupported", "SELECT COLUMNS('i.*') FROM orders", "COLUMNS"),
     "a_pattern_of_stars": ("plan.unsupported", "SELECT * LIKE 'i%' FROM orders", "inside an expression"),
     "a_share_of_rows": ("plan.unsupported", "SELECT id FROM orders LIMIT 10%", "LIMIT"),
+    "rows_from_a_function": (
+        "plan.unsupported",
+        "SELECT generate_subscripts(tags, 1) AS n FROM orders",
+        "generate_subscripts(...)",
+    ),
     "an_unnested_struct": ("plan.unsupported", "SELECT unnest(spot) FROM orders", "struct"),
     "a_comparison_with_all": (
         "plan.unsupported",

@@ -1,1 +1,1 @@
-"""From SQL over named relations to operators the engines run. Pure: DuckDB is used in memory, as the oracle of types only."""
+"""From SQL over named relations to operators the engines run. Pure; DuckDB in memory is the oracle of types."""

@@ -152,6 +152,9 @@ def settle(tree: exp.Expr, text: Text) -> exp.Expr:
                     "derive it from the record, for instance hash(id); now() means the start of the run",
                 )
             )
+        elif name == "generate_subscripts":
+            hint = "write unnest(range(1, len(list) + 1))"
+            problems.append(problem("plan.unsupported", f"{name}(...) is not planned", text.at(node), hint))
         elif name == "age" and len(list(node.iter_expressions())) == 1:
             problems.append(
                 problem(
