@@ -79,6 +79,17 @@ def chunks(source: Source[Any], split: str, start: Offset | None = None) -> list
         reader.close()
 
 
+def digest(source: Source[Any], split: str) -> str:
+    """What a reader says of a whole split."""
+    reader = source.open(Split(split), None)
+    try:
+        while reader.read() is not None:
+            pass
+        return reader.take_digest()
+    finally:
+        reader.close()
+
+
 def read(source: Source[Any], split: str | None = None) -> list[Seen]:
     """Every record of one split, or of all in order."""
     splits = [split] if split else [s.id for s in source.splits()]

@@ -54,11 +54,9 @@ def unended(raw: bytes) -> bytes:
     return raw.removesuffix(b"\r")
 
 
-def well(line: bytes, width: int) -> bool:
-    line = unended(line)
-    return bool(line) and parse(line, 0, len(line)) == ("ends", len(line), parse(line, 0, len(line))[2]) and len(
-        parse(line, 0, len(line))[2]
-    ) == width
+def well(text: bytes, line: int, width: int) -> bool:
+    how, end, cells = parse(text, line, len(text))
+    return how == "ends" and len(cells) == width and text[line:end] not in (b"", b"\r")
 
 
 def oracle(text: bytes, width: int) -> list[tuple[int, bytes, list[str] | None]]:
@@ -79,15 +77,15 @@ def oracle(text: bytes, width: int) -> list[tuple[int, bytes, list[str] | None]]
         if not good:
             line = text.find(b"\n", at, end) + 1
             while 0 < line < end:
-                stop = text.find(b"\n", line, end)
-                stop = end if stop < 0 else stop
-                if well(text[line:stop], width):
+                if well(text, line, width):
                     end = line - 1
                     break
-                line = stop + 1
+                line = text.find(b"\n", line, end) + 1
         raw = unended(text[at:end])
         if raw:
-            last = unended(cells[-1].encode()).decode() if good and not raw.endswith(b'"') else cells[-1] if cells else ""
+            last = (
+                unended(cells[-1].encode()).decode() if good and not raw.endswith(b'"') else cells[-1] if cells else ""
+            )
             alone = [*cells[:-1], last]
             lone = good and any(
                 "\r" in cell for cell, quoted in zip(alone, quoted_cells(raw), strict=True) if not quoted
@@ -148,7 +146,9 @@ def test_records_are_those_of_the_grammar(body: bytes, width: int, chunk: int) -
 
 @given(body=ALPHABET, width=st.integers(1, 3), chunk=st.integers(1, 60))
 @settings(max_examples=200, deadline=None)
-def test_rows_are_those_of_the_grammar(body: bytes, width: int, chunk: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_rows_are_those_of_the_grammar(
+    body: bytes, width: int, chunk: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """L7: every record has its bytes and place, decodes alone to the same, and is found again by its place."""
     path = tmp_path_factory.mktemp("csv") / "x.csv"
     header = ",".join(f"c{i}" for i in range(width)).encode() + b"\n"

@@ -6,8 +6,8 @@ The rule, by which a record's fate depends on nothing but the bytes from its own
    A quote anywhere else is broken. A record ends at the first line end outside quotes.
 2. A record with a broken quote, a quote that does not close within `max_record_bytes` (or before the file ends), or
    that runs over lines and has not the header's number of cells, is refused.
-3. A refused record reaches to the end of the line of the fault (an unclosed one to the end of the file); but if one of
-   its further lines reads well on its own, as a record with the header's number of cells, it ends before that line.
+3. A refused record reaches to the end of the line of the fault (an unclosed one to the end of the file); but if at one
+   of its further lines a record begins that reads well, with the header's number of cells, it ends before that line.
    So one stray quote costs its own line, and a record of several lines with a slip in it stays in one piece.
 """
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -202,7 +201,7 @@ class _Walk:
         return [np.flatnonzero(np.where(even == (parity == 0), ~opens, ~closes)) for parity in (0, 1)]
 
     def _stretch(self, at: int) -> tuple[int, bool]:
-        """Takes records from `at` on up to one that needs a closer look; where that is, and True where none is known to."""
+        """Takes records up to one that needs a closer look: where that is, and True where none is known to."""
         base = int(np.searchsorted(self.quotes, at))
         lines, wrong = self._line_ends[base % 2], self._wrong[base % 2]
         first_wrong = int(np.searchsorted(wrong, base))
@@ -289,7 +288,7 @@ class _Walk:
             return self._refused(start, stop, reason) if whole else self._beyond(start, stop, reason)
         return self._refused(start, end, reason)
 
-    def _judged(self, start: int, end: int) -> int:
+    def _judged(self, start: int, end: int) -> int | None:
         """A well-formed record; over several lines it must have the right number of cells."""
         if self._width is not None and self._text.find(b"\n", start, end) >= 0:
             pattern = self._dialect.record(self._width)
@@ -298,23 +297,45 @@ class _Walk:
                 return self._refused(start, end, f"the record runs over lines and has not {self._width} cells")
         return self._keep(start, end)
 
-    def _refused(self, start: int, end: int, reason: str) -> int:
-        """Refuses the record up to `end`, or up to the first further line that reads well on its own."""
-        for line, line_end in self._further_lines(start, end):
-            if self._reads_well(line, line_end):
-                return self._flag(start, line - 1, CSV, reason)
-        return self._flag(start, end, CSV, reason)
+    def _refused(self, start: int, end: int, reason: str, alone: int | None = None) -> int | None:
+        """Refuses the record up to the first further line before `end` at which a record begins that reads well.
 
-    def _further_lines(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        If there is none, up to `alone`, or else `end`.
+        """
         line = self._text.find(b"\n", start, end) + 1
         while 0 < line < end:
-            line_end = self._text.find(b"\n", line, end)
-            yield line, line_end if line_end >= 0 else end
-            line = line_end + 1
+            well = self._reads_well(line, start)
+            if well is None:
+                return None
+            if well:
+                return self._flag(start, line - 1, CSV, reason)
+            line = self._text.find(b"\n", line, end) + 1
+        return self._flag(start, end if alone is None else alone, CSV, reason)
 
-    def _reads_well(self, start: int, end: int) -> bool:
-        end -= end > start and self._text[end - 1] == 13
-        return end > start and self._dialect.record(self._width).fullmatch(self._text, start, end) is not None
+    def _reads_well(self, line: int, start: int) -> bool | None:
+        """True where a record with the right number of cells begins at `line`, None where bytes to come decide that.
+
+        It must end where the record that begins at `start` might have, so that the answer does not depend on chunks.
+        """
+        text, stop = self._text, min(self._size, start + self._dialect.limit + 2)
+        whole = self._final and stop == self._size
+        match = self._dialect.record(self._width).match(text, line, stop)
+        at = match.end() if match else self._reach(line, stop)
+        unclosed = at < stop and text[at] == self._quote and (at == line or text[at - 1] == self._delimiter)
+        open_ = unclosed or at == stop or (text[at] == 13 and at + 1 == stop)
+        if open_ and not whole and stop - start < self._dialect.limit + 2:
+            return None
+        if match is None or text[line:at] in (b"", b"\r"):
+            return False
+        if at == stop:
+            return whole
+        return text[at] == 10 or (text[at] == 13 and (text[at + 1] == 10 if at + 1 < stop else whole))
+
+    def _reach(self, start: int, stop: int) -> int:
+        """How far the text is a record of any number of cells."""
+        match = self._dialect.record().match(self._text, start, stop)
+        assert match is not None
+        return match.end()
 
     def _beyond(self, start: int, stop: int, reason: str = "") -> int | None:
         """A record that does not end before `stop`: wait for more bytes, or it is over the limit."""
@@ -328,7 +349,4 @@ class _Walk:
                 return None
             return self._keep(start, end if end >= 0 else self._size)  # Flagged by its length.
         reason = f"{reason or 'the record does not end'} within {self._dialect.limit} bytes"
-        for line, line_end in self._further_lines(start, stop):
-            if line_end < stop and self._reads_well(line, line_end):
-                return self._flag(start, line - 1, CSV, reason)
-        return self._flag(start, first, CSV, reason)
+        return self._refused(start, stop, reason, alone=first)

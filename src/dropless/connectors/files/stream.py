@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import pyarrow as pa
@@ -84,6 +85,9 @@ class ByteStream:
         if not magic:
             self._codec, self._file = None, raw  # An empty file is an empty stream in any codec.
             return
+        if self._codec == "gzip":
+            self._file = _Gunzip(raw)
+            return
         self._file = pa.CompressedInputStream(raw if self._location.remote else pa.PythonFile(raw), self._codec)
 
     def _skip(self, position: int) -> None:
@@ -105,6 +109,9 @@ class ByteStream:
             if e.errno is not None:
                 with mapped(self._shown, self._location.remote):
                     raise
+            if self._codec == "gzip":
+                self.broke = str(e)
+                return b""  # All before the break was given.
             return self._before_break(str(e))
         self._given += len(block)
         return block
@@ -124,6 +131,57 @@ class ByteStream:
             pass
         self._given += len(tail)
         return bytes(tail)
+
+
+class _Gunzip:
+    """Decompresses gzip. `read` raises an OSError without number at a break, once all before it was given."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+        self._state = zlib.decompressobj(31)
+        self._input = b""
+        self._member = False
+        self._wrong = ""
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes; b"" at the end."""
+        while not self._wrong:
+            if not self._input:
+                self._input = bytes(self._raw.read(BLOCK))
+            if not self._input:
+                if not self._member:
+                    return b""
+                self._wrong = "the compressed data ends too early"
+                break
+            self._member = True
+            before = self._state.copy()
+            try:
+                out = self._state.decompress(self._input, size)
+            except zlib.error as e:
+                self._wrong, self._state = str(e), before
+                out = self._byte_by_byte()
+            else:
+                self._input = self._state.unconsumed_tail
+                if self._state.eof:
+                    self._input = self._state.unused_data.lstrip(b"\0")  # Zeros may pad a member.
+                    self._state, self._member = zlib.decompressobj(31), False
+            if out:
+                return out
+        raise OSError(self._wrong)
+
+    def close(self) -> None:
+        """Releases the file."""
+        self._raw.close()
+
+    def _byte_by_byte(self) -> bytes:
+        """What comes before the byte that is wrong."""
+        out = bytearray()
+        try:
+            for i in range(len(self._input)):
+                out += self._state.decompress(self._input[i : i + 1])
+        except zlib.error:
+            pass
+        return bytes(out)
 
 
 class Digest:
