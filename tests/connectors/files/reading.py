@@ -14,10 +14,12 @@ import numpy as np
 from dropless.connect.api import Chunk, Decoded, Decoder, Field, Offset, Record, Source, SourceContext, Split
 from dropless.connectors.files.csv import CsvConfig, CsvSource
 from dropless.connectors.files.ndjson import NdjsonConfig, NdjsonSource
+from dropless.connectors.files.parquet import ParquetConfig, ParquetSource
 
 KINDS: dict[str, tuple[type[Source[Any]], type[Any]]] = {
     "csv": (CsvSource, CsvConfig),
     "ndjson": (NdjsonSource, NdjsonConfig),
+    "parquet": (ParquetSource, ParquetConfig),
 }
 
 TEXT = (Field("a", "VARCHAR"), Field("b", "VARCHAR"))

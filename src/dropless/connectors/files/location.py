@@ -28,11 +28,6 @@ class FileConfig:
         "A file, a glob (`**` crosses folders) or a folder (all files below it); local, or `s3://BUCKET/KEY`.",
         example="orders/*.csv",
     )
-    compression: str = field(
-        "How the files are compressed; `auto` goes by the ending .gz or .zst.",
-        default="auto",
-        choices=("auto", "none", "gzip", "zstd"),
-    )
     endpoint: str | None = field("URL of an S3-compatible service other than AWS.", default=None)
     region: str | None = field("Region of the bucket.", default=None)
     access_key: Secret | None = field("Access key; without it the environment's credentials are used.", default=None)
@@ -116,6 +111,13 @@ class Location:
             if self.remote:
                 return self.filesystem().open_input_file(path)
             return open(path, "rb", buffering=0)
+
+    def open_arrow(self, path: str) -> Any:
+        """The file as one of pyarrow's own."""
+        import pyarrow as pa
+
+        with mapped(self.shown(path), self.remote):
+            return self.filesystem().open_input_file(path) if self.remote else pa.OSFile(path, "rb")
 
     def shown(self, path: str) -> str:
         """The path as messages name it."""

@@ -25,6 +25,11 @@ KNOWN_BEGINS = 100_000
 class TextConfig(FileConfig):
     """Settings of the sources whose records are text."""
 
+    compression: str = field(
+        "How the files are compressed; `auto` goes by the ending .gz or .zst.",
+        default="auto",
+        choices=("auto", "none", "gzip", "zstd"),
+    )
     tail: bool = field(
         "Read on in files that grow. Only complete lines are taken; a last line without its end waits.", default=False
     )
