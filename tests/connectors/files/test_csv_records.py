@@ -145,6 +145,9 @@ def test_records_are_those_of_the_grammar(body: bytes, width: int, chunk: int) -
 
 
 @given(body=ALPHABET, width=st.integers(1, 3), chunk=st.integers(1, 60))
+@example(body=b",\r\r", width=2, chunk=1)
+@example(body=b"a,b\r\r\n", width=2, chunk=2)
+@example(body=b",\r\r\na,b\n", width=2, chunk=60)
 @settings(max_examples=200, deadline=None)
 def test_rows_are_those_of_the_grammar(
     body: bytes, width: int, chunk: int, tmp_path_factory: pytest.TempPathFactory
