@@ -259,11 +259,12 @@ class _Batch:
     def of(cls, records: Sequence[Record], dialect: Dialect, width: int) -> _Batch:
         """Each record in a place of its own. One whose bytes are not just one record is refused."""
         raws = [r.raw for r in records]
-        end = "\n".encode(dialect.encoding)
+        # A record's bytes have no line end, so a carriage return they end in is their own; a bare line feed would claim it.
+        end = "\r\n".encode(dialect.encoding)
         lengths = np.array([len(raw) for raw in raws], np.int64)
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths + len(end))])[:-1]
         ends = starts + lengths
-        text = end.join(raws)
+        text = b"".join(raw + end for raw in raws)
         found = segment(text, dialect, width, True)
         # A record is the same alone as among others, since nothing before its beginning matters to it.
         spans = zip(found.starts.tolist(), found.ends.tolist(), strict=True)
@@ -275,7 +276,7 @@ class _Batch:
                 if known[1] in found.broken:
                     flags[i] = found.broken[known[1]]
                 continue
-            alone = segment(raws[i], dialect, width, True)
+            alone = segment(raws[i] + end, dialect, width, True)
             if len(alone.starts) == 1:
                 starts[i], ends[i] = s + alone.starts[0], s + alone.ends[0]
                 if 0 in alone.broken:
