@@ -47,8 +47,11 @@ schema:
       - {name: note, logicalType: string}
 """
 POINTS = [
+    "read:3",
     "decode:1",
     "transform:2",
+    "state.write:1",
+    "state.write:2",
     "letters.write:1",
     "sink.prepare:2",
     "commit.before:1",
@@ -271,3 +274,10 @@ def test_fresh_ledger_over_a_filled_target_is_refused(shop: Path) -> None:
     done = dropless(shop, "run", "--json")
     assert done.returncode == 4, done.stdout
     assert "sink.other_ledger" in {p["code"] for p in json.loads(done.stdout)["problems"]}
+
+
+def test_every_point_is_killed_at() -> None:
+    """A point that no test kills at is no evidence."""
+    from dropless.engine.failpoint import POINTS as ALL
+
+    assert {point.partition(":")[0] for point in POINTS} == set(ALL)

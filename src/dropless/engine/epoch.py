@@ -20,8 +20,7 @@ from dropless.engine.refusals import letters_of
 from dropless.engine.retrieve import fetcher
 from dropless.engine.tools import Tools
 from dropless.engine.workers import Delivered, Done, Edges
-from dropless.ledger.records import Epoch, LetterFile, Range, SplitFact, StateFile, Transition
-from dropless.ledger.records import Run
+from dropless.ledger.records import Epoch, LetterFile, Range, Run, SplitFact, StateFile, Transition
 from dropless.ledger.writer import LetterWriter
 from dropless.plan.ir import Collect, Deliver
 
@@ -161,6 +160,7 @@ class EpochWork:
         ranges, splits = cursor.take_ranges(self.by_split) if cursor is not None else ((), ())
         logs = frozenset(n for n, o in self.tools.plan.operators.items() if not o.table)
         result = self.tools.stage.run(self.number, logs if self.only is None else logs & self.only)
+        reach("state.write")
         fetch = fetcher(self.tools, extra.in_hand)
         for table in letters_of(result.refused, fetch):
             self.letters.write(table)

@@ -27,6 +27,8 @@ POINTS = (
 
 _name, _, _count = os.environ.get("DROPLESS_FAILPOINT", "").partition(":")
 _left = int(_count or 1)
+if _name and _name not in POINTS:
+    raise RuntimeError(f"DROPLESS_FAILPOINT names no point: {_name!r}; there are {', '.join(POINTS)}")
 _lock = threading.Lock()
 
 

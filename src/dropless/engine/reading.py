@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 from dropless.connect.api import Chunk, Offset, Source, Split, SplitReader
+from dropless.engine.failpoint import reach
 from dropless.errors import ConnectorError, Problem
 from dropless.ledger.records import Progress, Range, SplitFact
 
@@ -146,6 +147,7 @@ class Cursor:
             assert self._reader is not None and self._at is not None
             try:
                 chunk = self._reader.read()
+                reach("read")
             except ConnectorError as error:
                 if error.retryable:
                     raise

@@ -22,7 +22,7 @@ from dropless.engine.reading import Backlog, Cursor, Pending, Selection, survey
 from dropless.engine.report import Progress, RunReport
 from dropless.engine.tools import Tools, open_tools, split_time
 from dropless.engine.workers import process
-from dropless.errors import ConnectorError
+from dropless.errors import ConnectorError, Problem
 from dropless.ledger.records import Run
 from dropless.ledger.store import Ledger
 

@@ -34,9 +34,6 @@ class Side:
     def has(self, node: exp.Expr) -> bool:
         return all(n in self.names for n in names_in([node]))
 
-    def mentions(self, node: exp.Expr) -> bool:
-        return any(n in self.names for n in names_in([node]))
-
     def column(self, inside: str) -> Column:
         return self.rel.column(self.names[inside])
 
