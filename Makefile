@@ -12,15 +12,15 @@ INSTALL = if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --python $(BIN
 help:  ## Print this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-.venv/.ready: pyproject.toml  # Everything is installed once; afterwards the commands work offline.
+.venv/.ready: pyproject.toml constraints.txt  # Everything is installed once; afterwards the commands work offline.
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv \
 		|| $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'  # 25.1 is the first that knows --group.
-	$(call INSTALL,--editable '.[postgres]' --group test)
+	$(call INSTALL,--constraint constraints.txt --editable '.[postgres]' --group test)
 	touch $@
 
 .venv/.lint: .venv/.ready
-	$(call INSTALL,--group lint)
+	$(call INSTALL,--constraint constraints.txt --group lint)
 	touch $@
 
 test: .venv/.ready  ## Set up the environment if need be, and run all tests.
