@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,16 +40,29 @@ class Database:
         con.execute("PRAGMA synchronous = FULL")
         con.execute("PRAGMA temp_store = MEMORY")
         if self._version() < schema.VERSION:
-            con.execute("PRAGMA journal_mode = WAL")
+            self._switch_to_wal()
             with self.write():
                 # Another process may have migrated while this one waited for the lock.
                 if (have := self._version()) < schema.VERSION:
                     schema.migrate(con, have)
 
+    def _switch_to_wal(self) -> None:
+        """Waits for others who open the same new file: here SQLite reports a lock at once, whatever the timeout is."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self._con.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(random.uniform(0.001, 0.02))
+
     def _version(self) -> int:
-        version = int(self._con.execute("PRAGMA user_version").fetchone()[0])
-        application = int(self._con.execute("PRAGMA application_id").fetchone()[0])
+        # Tables first: where there are some, the transaction that made them has set the other two as well.
         tables = int(self._con.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+        application = int(self._con.execute("PRAGMA application_id").fetchone()[0])
+        version = int(self._con.execute("PRAGMA user_version").fetchone()[0])
         if tables and application != schema.APPLICATION:
             raise LedgerCorrupt(problem("ledger.unreadable", f"{self.path} is a SQLite database, but not a ledger"))
         if version > schema.VERSION:
