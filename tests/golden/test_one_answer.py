@@ -174,7 +174,9 @@ def test_control_notices_a_missing_row(shop: Path) -> None:
         expect_truth(shop)
 
 
-@pytest.mark.parametrize("text", ["{epoch_rows: 10, chunk_bytes: 200B}", "{workers: 1}", "{workers: 4, chunk_bytes: 500B}"])
+@pytest.mark.parametrize(
+    "text", ["{epoch_rows: 10, chunk_bytes: 200B}", "{workers: 1}", "{workers: 4, chunk_bytes: 500B}"]
+)
 def test_run_gives_the_truth_however_it_is_cut(shop: Path, text: str) -> None:
     settings(shop, text)
     assert run(shop)["balanced"]

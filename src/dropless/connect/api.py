@@ -160,7 +160,7 @@ class SplitReader(ABC):
 
 @dataclass(frozen=True)
 class SourceContext:
-    """What the engine tells a source: its name, the definition's folder, the declared fields, and how much to read at once.
+    """What the engine tells a source: its name, the definition's folder, the declared fields, how much to read at once.
 
     `fields` is None where there is no contract; `discover` then says what there is.
     """
@@ -173,7 +173,10 @@ class SourceContext:
 
 
 class Source(ABC, Generic[C]):
-    """Where records come from. Subclasses state `name`, `delivery`, `config_type` and whether it is a log or a table."""
+    """Where records come from.
+
+    Subclasses state `name`, `delivery`, `config_type` and whether it is a log or a table.
+    """
 
     name: ClassVar[str]
     delivery: ClassVar[Literal["replayable", "at-most-once"]] = "replayable"
@@ -227,8 +230,8 @@ Mode = Literal["append", "upsert", "overwrite"]
 
 @dataclass(frozen=True)
 class SinkContext:
-    """What the engine tells a sink. `columns` are the relation's, with DuckDB types. `staging` is a private folder of the
-    sink beside the ledger, for sinks whose target cannot hold invisible data itself."""
+    """What the engine tells a sink. `columns` are the relation's, with DuckDB types. `staging` is a private folder of
+    the sink beside the ledger, for sinks whose target cannot hold invisible data itself."""
 
     name: str
     pipeline: str
@@ -250,8 +253,8 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Replaces:
-    """What an epoch replaces. `everything` for a whole overwrite or a full backfill; else the touched partitions, each a
-    tuple of values in the order of `partition_by`, of which the rows written are the complete contents."""
+    """What an epoch replaces. `everything` for a whole overwrite or a full backfill; else the touched partitions,
+    each a tuple of values in the order of `partition_by`, of which the rows written are the complete contents."""
 
     everything: bool = False
     partitions: tuple[tuple[Any, ...], ...] = ()
@@ -312,7 +315,7 @@ class Sink(ABC, Generic[C]):
 
     @abstractmethod
     def write(self, epoch: int, rows: pa.Table, lane: int = 0) -> None:
-        """Takes rows of the epoch; nothing becomes visible. Lanes are used by one thread each. Upsert rows carry `OP`."""
+        """Takes rows of the epoch; nothing becomes visible. A lane is used by one thread. Upsert rows carry `OP`."""
 
     @abstractmethod
     def prepare(self, epoch: int) -> bytes:

@@ -1,4 +1,7 @@
-"""Which connector a word in a definition means. Built-ins are literal; others come by entry point `dropless.sources` and `dropless.sinks`."""
+"""Which connector a word in a definition means.
+
+Built-ins are literal; others come by entry point `dropless.sources` and `dropless.sinks`.
+"""
 
 from __future__ import annotations
 

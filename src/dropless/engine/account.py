@@ -54,11 +54,16 @@ class Account:
 
 
 def account(project: Project, source: str, split: str, position: int) -> Account:
-    """Returns the record's story. Raises DefinitionError `ledger.no_such_record` where nothing begins at that position."""
+    """Returns the record's story.
+
+    Raises DefinitionError `ledger.no_such_record` where nothing begins at that position.
+    """
     plan = project.require()
     if source not in project.spec.sources:
         known = ", ".join(project.spec.sources)
-        raise DefinitionError(Problem("ledger.no_such_record", f'there is no source "{source}"', hint=f"sources: {known}"))
+        raise DefinitionError(
+            Problem("ledger.no_such_record", f'there is no source "{source}"', hint=f"sources: {known}")
+        )
     with ExitStack() as stack:
         ledger = Ledger.open(project.spec.folder, create=False)
         if ledger is None:
@@ -79,7 +84,7 @@ def account(project: Project, source: str, split: str, position: int) -> Account
                 Problem(
                     "ledger.no_such_record",
                     f'no record of source "{source}" begins at position {position} of split "{split}"',
-                    hint="the position of a record in a file is the byte offset of its first byte in the decompressed file",
+                    hint="the position of a record in a file is the byte offset of its first byte, decompressed",
                 )
             )
         way, fates = _follow(project, plan, source, split, record, stack)

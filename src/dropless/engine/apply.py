@@ -95,7 +95,7 @@ class ApplyStep:
         column = given.column(AT)
         if not pa.types.is_integer(column.type) or column.null_count:
             self._refuse_output(f"changed the column {AT}")
-        index = column.to_numpy().astype(np.int64, copy=False)
+        index: np.ndarray = np.asarray(column.to_numpy(), dtype=np.int64)
         if len(index) and (index.min() < first or index.max() >= first + table.num_rows):
             self._refuse_output(f"changed the column {AT}")
         return index

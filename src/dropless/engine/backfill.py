@@ -15,9 +15,9 @@ from dropless.ledger.store import Ledger
 def backfill(project: Project, options: Options) -> RunReport:
     """Reads the selected splits, or with `options.full` everything again.
 
-    Splits that were never read are read and committed as any run's, so that later runs leave them alone. Where a selected
-    split is committed already, its rows are folded into totals and files together with others; then the whole pipeline is
-    computed again from its sources and every target replaced when the new contents are complete.
+    Splits that were never read are read and committed as any run's, so that later runs leave them alone. Where a
+    selected split is committed already, its rows are folded into totals and files together with others; then the
+    whole pipeline is computed again from its sources and every target replaced when the new contents are complete.
     """
     options = replace(options, kind="backfill")
     if not options.full and committed(project, options.selection, options.source):

@@ -84,10 +84,8 @@ class Tally:
     def verdicts(self) -> tuple[Verdict, ...]:
         return tuple(Verdict(*key, j, f, self._details.get(key, "")) for key, (j, f) in self._verdicts.items())
 
-    def paths(
-        self, plan: Plan, reads: Mapping[str, int], only: frozenset[str] | None = None
-    ) -> tuple[PathCount, ...]:
-        """One balance for each source and sink that are connected; `only` limits the sinks to those among its operators.
+    def paths(self, plan: Plan, reads: Mapping[str, int], only: frozenset[str] | None = None) -> tuple[PathCount, ...]:
+        """One balance for each connected source and sink; `only` limits the sinks to those among its operators.
 
         A table that log records look up has no path of its own.
         """
@@ -145,7 +143,7 @@ class Tally:
 
 
 def _way(plan: Plan, scan: Scan, sink: Deliver) -> list[tuple[Operator, bool]]:
-    """The operators between scan and sink in order, each with whether it continues one chain (True) or joins branches."""
+    """The operators from scan to sink in order, each with whether it continues one chain (True) or joins branches."""
     upstream = plan.ancestors(sink.name)
     on = {scan.name}
     way: list[tuple[Operator, bool]] = []

@@ -153,8 +153,10 @@ class EpochWork:
             total.update(s.fates)
         return dict(total)
 
-    def finish(self, cursor: Cursor | None, *, last: bool, observe: Callable[[str], None], extra: Extra | None = None) -> Outcome | None:
-        """Runs the stage, prepares the sinks, and returns the epoch ready to commit; None where there is nothing to keep."""
+    def finish(
+        self, cursor: Cursor | None, *, last: bool, observe: Callable[[str], None], extra: Extra | None = None
+    ) -> Outcome | None:
+        """Runs the stage, prepares the sinks, returns the epoch ready to commit; None where nothing is to be kept."""
         extra = extra or Extra()
         observe("computing")
         ranges, splits = cursor.take_ranges(self.by_split) if cursor is not None else ((), ())

@@ -1,4 +1,4 @@
-"""Named points at which a fault can be planted from outside, so that `prove` and the tests can kill a real process there.
+"""Named points at which a fault can be planted from outside, so that a real process can be killed there.
 
 `DROPLESS_FAILPOINT="commit.before:2"` kills this process with SIGKILL the second time it reaches that point. Unset, a
 point costs one comparison.

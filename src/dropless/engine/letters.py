@@ -11,6 +11,7 @@ from dropless.ledger.writer import LETTERS
 
 COLUMNS = [name for name in LETTERS.names if not name.startswith("more_")]
 
+
 def letter_table(
     *,
     source: str,
@@ -35,7 +36,9 @@ def letter_table(
             same(source, pa.string()),
             same(split, pa.string()),
             same(number, pa.int32()),
-            pa.array(positions, type=pa.int64()) if not isinstance(positions, pa.Array | pa.ChunkedArray) else positions,
+            pa.array(positions, type=pa.int64())
+            if not isinstance(positions, pa.Array | pa.ChunkedArray)
+            else positions,
             same(stage, pa.string()),
             same(operator, pa.string()),
             rules if isinstance(rules, pa.Array | pa.ChunkedArray) else pa.array(rules, type=pa.list_(pa.string())),

@@ -1,4 +1,4 @@
-"""What a run would do now, without doing it: splits, rows and bytes ahead, changes since the last run, effects downstream."""
+"""What a run would do now, without doing it: splits, rows and bytes ahead, changes since the last run, effects."""
 
 from __future__ import annotations
 
@@ -46,7 +46,14 @@ class Preview:
             "first_run": self.first_run,
             "resumes": self.resumes,
             "sources": [
-                {"source": a.source, "splits": len(a.splits), "bytes": a.bytes, "first": a.first, "last": a.last, "names": list(a.splits)}
+                {
+                    "source": a.source,
+                    "splits": len(a.splits),
+                    "bytes": a.bytes,
+                    "first": a.first,
+                    "last": a.last,
+                    "names": list(a.splits),
+                }
                 for a in self.ahead
             ],
             "changed": [p.to_json() for p in self.changed],
@@ -73,7 +80,8 @@ def preview(project: Project, selection: Selection = Selection()) -> Preview:  #
         resumes = open_run.id if open_run else None
         unpublished = len(ledger.unpublished(project.name))
         stored = {name: chain[-1].fingerprint for name, chain in ledger.state_files(project.name).items() if chain}
-    ahead, changed = [], []
+    ahead: list[Ahead] = []
+    changed: list[Any] = []
     for name in project.spec.sources:
         if project.shapes[name] == "table":
             continue
@@ -156,7 +164,11 @@ def _effects(plan: Any) -> list[str]:
     for deliver in plan.operators.values():
         if isinstance(deliver, Deliver):
             kept = [o for o in plan.ancestors(deliver.name) if isinstance(plan.operators[o], STATEFUL)]
-            what = {"append": "rows are added", "upsert": "rows are added or changed by key", "overwrite": "contents are replaced"}
+            what = {
+                "append": "rows are added",
+                "upsert": "rows are added or changed by key",
+                "overwrite": "contents are replaced",
+            }
             state = [k for k in kept if not isinstance(plan.operators[k], Collect)]
             more = f", from the state of {', '.join(sorted(state))}" if state else ""
             found.append(f"{deliver.sink}: {what[deliver.mode]}{more}")

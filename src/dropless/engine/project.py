@@ -1,4 +1,4 @@
-"""A definition made ready to run: parsed, its contracts loaded, its columns known, its plan built, all problems gathered (L12)."""
+"""A definition made ready to run: parsed, contracts loaded, columns known, plan built, all problems gathered (L12)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Project:
     problems: tuple[Problem, ...] = ()
     notes: tuple[Any, ...] = ()
     pinned: Mapping[str, tuple[Field, ...]] = field(default_factory=dict)
-    """Columns of sources without a contract, as first discovered; the ledger keeps them so that later files cannot change types."""
+    """Columns of sources without a contract, as first discovered; kept, so that later files cannot change types."""
 
     @property
     def name(self) -> str:
@@ -76,7 +76,7 @@ class Project:
 
 
 def load(path: str | Path, env: Mapping[str, str] | None = None) -> list[Project]:
-    """Returns a project for every pipeline found at `path`, with all their problems; never raises for what the user wrote.
+    """Returns a project for every pipeline found at `path`, with all their problems; never raises for a user's slip.
 
     Problems that belong to no pipeline (an unreadable file) come as one project without a plan.
     """
@@ -102,7 +102,9 @@ def load_one(path: str | Path, pipeline: str | None = None, env: Mapping[str, st
     if len(projects) > 1:
         names = ", ".join(p.name for p in projects)
         raise DefinitionError(
-            Problem("spec.which_pipeline", f"{path} holds several pipelines: {names}", hint="name one with --pipeline NAME")
+            Problem(
+                "spec.which_pipeline", f"{path} holds several pipelines: {names}", hint="name one with --pipeline NAME"
+            )
         )
     return projects[0]
 
@@ -201,7 +203,7 @@ def _pinned(spec: PipelineSpec) -> dict[str, tuple[Field, ...]]:
 
 
 def contract_texts(project: Project) -> dict[str, tuple[str, str]]:
-    """For each source the digest and text of what its records are judged by: the contract's file, or the pinned columns."""
+    """For each source the digest and text of what judges its records: the contract's file, or the pinned columns."""
     found = {}
     for name, contract in project.contracts.items():
         if contract is not None and project.spec.sources[name].drift != "evolve":

@@ -47,7 +47,7 @@ class Publisher:
             self._publish(left.epoch, left.sink, left.token)
 
     def offer(self, epoch: Epoch) -> None:
-        """Takes a committed epoch; returns at once unless the publisher lags too far behind. Raises what it met before."""
+        """Takes a committed epoch; returns at once unless the publisher lags too far. Raises what it met before."""
         if epoch.held:
             return  # Released or discarded when the run's verdict is known.
         self._raise()
@@ -57,7 +57,7 @@ class Publisher:
         self._queue.put(epoch)
 
     def finish(self) -> None:
-        """Everything committed and released is published after this, but for parked sinks, whose problems are listed."""
+        """All that is committed and released is published after this, but for parked sinks, whose problems it lists."""
         self._stop()
         self._raise()
         self.catch_up()

@@ -47,7 +47,7 @@ def column_reference(sql: str, columns: Sequence[Field]) -> Field | None:
     else:
         return None
     exact = [c for c in columns if c.name == name]
-    return (exact or [c for c in columns if c.name.lower() == name.lower()] or [None])[0]
+    return next(iter(exact or [c for c in columns if c.name.lower() == name.lower()]), None)
 
 
 def same_type(a: str, b: str) -> bool:

@@ -1,4 +1,4 @@
-"""What there is to read: which splits, from which offset, and which committed splits are no longer what they were (L1)."""
+"""What there is to read: which splits, from which offset, which committed splits are no longer what they were (L1)."""
 
 from __future__ import annotations
 
@@ -67,7 +67,10 @@ def survey(
     numbers: Mapping[Key, int],
     ranges: Callable[[str, str], list[Range]],
 ) -> Backlog:
-    """Compares what is there with what was committed. Reads content only of committed splits whose size or time changed."""
+    """Compares what is there with what was committed.
+
+    Reads content only of committed splits whose size or time changed.
+    """
     backlog = Backlog()
     listed = {s.id: s for s in splits}
     for split in splits:
@@ -221,7 +224,9 @@ class Cursor:
             )
             split = taken.pending.split
             facts.append(
-                SplitFact(taken.pending.number, taken.pending.source, split.id, split.size, split.modified, taken.finished)
+                SplitFact(
+                    taken.pending.number, taken.pending.source, split.id, split.size, split.modified, taken.finished
+                )
             )
         self._ranges = []
         return tuple(ranges), tuple(facts)

@@ -1,4 +1,4 @@
-"""At the start of every run: brings targets and scratch files to what the ledger says, whatever killed the last process.
+"""At the start of every run: brings targets and scratch files to what the ledger says, whatever killed the last.
 
 What the stored facts require is decided by `protocol.decide.recover`; this module carries it out.
 """
@@ -37,7 +37,7 @@ def owner() -> str:
 
 
 def recover(project: Project, ledger: Ledger, generation: int) -> Recovered:
-    """Aborts what was prepared but never committed, drops what stopped runs left, returns claims, finds the run to resume.
+    """Aborts what was prepared but not committed, drops what stopped runs left, returns claims, finds what to resume.
 
     Publishing what is committed is left to the publisher, which does it first of all.
     """
@@ -64,7 +64,8 @@ def recover(project: Project, ledger: Ledger, generation: int) -> Recovered:
     for path in ledger.garbage(project.name):
         path.unlink(missing_ok=True)
     if run is not None and run.kind == "replay":
-        # A replay is not resumed: what it committed stands, its other claims are open again, and it can be asked for anew.
+        # A replay is not resumed: what it committed stands, its other claims are open again, and it can be asked for
+        # anew.
         ledger.finish_run(generation, run, "failed" if run.gated else "succeeded", "interrupted")
         run = None
     if run is None:
@@ -86,4 +87,6 @@ def resumed_options(options: Options, run: Run | None, ledger: Ledger) -> Option
 def unfinished(project: Project, run: Run) -> DefinitionError:
     """What a replay says while a run waits to be resumed: the order of epochs is the run's."""
     message = f'run {run.id} of "{project.name}" is unfinished'
-    return DefinitionError(Problem("protocol.unfinished", message, hint=f"finish it first: dropless run {project.name}"))
+    return DefinitionError(
+        Problem("protocol.unfinished", message, hint=f"finish it first: dropless run {project.name}")
+    )

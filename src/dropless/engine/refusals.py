@@ -75,4 +75,3 @@ def _table(refused: Refused, fetch: Fetch) -> pa.Table | None:
             }
         )
     return pa.Table.from_pylist(rows, schema=LETTERS)
-

@@ -1,7 +1,7 @@
 """Dead letters again, through the current definition, from the operator that refused them on, once (L8).
 
-A replay is a run whose epochs read claimed letters instead of splits. One epoch holds letters of one stage only, so that
-every record of it takes the same way and the balance is that of an ordinary epoch.
+A replay is a run whose epochs read claimed letters instead of splits. One epoch holds letters of one stage only, so
+that every record of it takes the same way and the balance is that of an ordinary epoch.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Group:
 
 @dataclass
 class Job:
-    """Letters of one source, split and context, at most SLICE of them; `others` are the further records of joined rows."""
+    """Letters of one source, split and context, at most SLICE; `others` are the further records of joined rows."""
 
     source: str
     split: str

@@ -14,6 +14,7 @@ InHand = Mapping[int, tuple[str, str, int, Record]]
 
 def fetcher(tools: Tools, in_hand: InHand | None) -> Fetch:
     """Returns a function from places to records; `in_hand` are those of the letters being replayed."""
+
     def fetch(places: list[int]) -> dict[int, tuple[str, str, int, Record]]:
         found = {}
         for place in places:
@@ -33,4 +34,3 @@ def _again(tools: Tools, place: int) -> tuple[str, str, int, Record]:
             Problem("source.changed", f'split "{split}" of source "{name}" has no record at {position} any more')
         )
     return name, split, number, record
-

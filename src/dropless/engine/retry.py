@@ -15,7 +15,8 @@ T = TypeVar("T")
 def with_retries(call: Callable[[], T], *, tries: int = 6, first: float = 0.2, longest: float = 5.0) -> T:
     """Returns what `call` returns. A retryable ConnectorError is tried again, `tries` times in all, then raised.
 
-    The wait before try n is uniform in 0..min(longest, first * 2**n) seconds ("full jitter"), or what the error asks for.
+    The wait before try n is uniform in 0..min(longest, first * 2**n) seconds ("full jitter"), or what
+    the error asks for.
     """
     for attempt in range(tries):
         try:

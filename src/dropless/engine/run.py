@@ -1,6 +1,6 @@
 """A run, from taking the pipeline to the last publish: it decides, the modules beside it compute.
 
-    read -> compute -> prepare -> commit (one ledger transaction) -> publish
+read -> compute -> prepare -> commit (one ledger transaction) -> publish
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,7 +23,7 @@ from dropless.engine.report import Progress, RunReport
 from dropless.engine.tools import Tools, open_tools, split_time
 from dropless.engine.workers import process
 from dropless.errors import ConnectorError, Problem
-from dropless.ledger.records import Run
+from dropless.ledger.records import Run, RunKind
 from dropless.ledger.store import Ledger
 
 
@@ -31,17 +31,17 @@ from dropless.ledger.store import Ledger
 class Options:
     """How this run differs from the usual one."""
 
-    kind: str = "run"
+    kind: RunKind = "run"
     take_over: bool = False
     full: bool = False
     from_now: bool = False
-    selection: Selection = Selection()
+    selection: Selection = field(default_factory=Selection)
     source: str | None = None
     workers: int = 0
     observe: Callable[[Progress], None] | None = None
 
 
-def run(project: Project, options: Options = Options()) -> RunReport:  # noqa: B008
+def run(project: Project, options: Options = Options()) -> RunReport:
     """Takes everything that is new since the committed offsets and delivers it; returns when it is published.
 
     A run that an earlier process left unfinished is resumed first, as the same run. Raises DefinitionError (nothing
@@ -119,7 +119,7 @@ class Runner:
         )
 
     def _survey(self, tools: Tools) -> Backlog:
-        """What is new in every log source, its splits numbered; change checks read content only where size or time moved."""
+        """What is new in every log source, its splits numbered; content is read again only where size or time moved."""
         backlog = Backlog()
         progress = {} if self.options.full else self.ledger.offsets(self.project.name)
         facts = {} if self.options.full else self.ledger.split_facts(self.project.name)
@@ -220,7 +220,6 @@ class Runner:
             unknown_columns={k: tuple(sorted(v)) for k, v in tools.unknown.items() if v},
             seconds=time.monotonic() - self.begun,
         )
-
 
 
 def remember_versions(project: Project, ledger: Ledger) -> None:

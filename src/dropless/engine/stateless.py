@@ -32,7 +32,10 @@ def downstream(plan: Plan, name: str) -> frozenset[str]:
 
 
 def approach(plan: Plan, lane: Lane, target: str, given: Mapping[str, pa.Table]) -> Entry:
-    """Brings accepted rows, by scan name, to `target`. Rows refused before it are in `refused`: the letter stays theirs."""
+    """Brings accepted rows, by scan name, to `target`.
+
+    Rows refused before it are in `refused`: the letter stays theirs.
+    """
     upstream = plan.ancestors(target)
     within = frozenset(upstream | {target})
     entry = Entry()

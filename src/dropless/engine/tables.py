@@ -1,7 +1,7 @@
 """Table relations: read whole as a snapshot pinned for the run, and computed afresh by plain SQL over whole inputs.
 
-A log's rows look them up; an overwrite or upsert sink takes them complete. The snapshot a run began with is kept in a file
-until the run ends, so that a run which is killed and resumed goes on with the same rows (L9).
+A log's rows look them up; an overwrite or upsert sink takes them complete. The snapshot a run began with is kept in a
+file until the run ends, so that a run which is killed and resumed goes on with the same rows (L9).
 """
 
 from __future__ import annotations
@@ -78,7 +78,10 @@ class Tables:
         return [o for o in self._plan.operators.values() if isinstance(o, Scan) and o.table]
 
     def load(self, run: int, numbers: Mapping[str, int], *, pinned: bool) -> None:
-        """Fills `contents`. With `pinned` the snapshots are those this run began with; its first epoch accounted for them."""
+        """Fills `contents`.
+
+        With `pinned` the snapshots are those this run began with; its first epoch accounted for them.
+        """
         for scan in self.needed:
             self._split_sources[numbers[scan.source]] = scan.source
             file = self._folder / f"run-{run}-{scan.source}.snapshot"
@@ -163,7 +166,9 @@ class Tables:
     def _keyed(self, operator: Keyed, inputs: list[pa.Table]) -> pa.Table:
         for i, rows in enumerate(inputs):
             at = rows.column(AT) if AT in rows.column_names else pa.nulls(rows.num_rows, pa.int64())
-            ordered = rows.append_column("__split", pa.repeat(pa.scalar(""), rows.num_rows)).append_column("__position", at)
+            ordered = rows.append_column("__split", pa.repeat(pa.scalar(""), rows.num_rows)).append_column(
+                "__position", at
+            )
             self._con.register(f"in{i}", ordered)
         return self._con.sql(operator.sql).to_arrow_table()
 
@@ -190,9 +195,7 @@ class Tables:
             if rule.action == "quarantine" and places.num_rows:
                 reason = f"{', '.join(rule.columns)} was seen before"
                 lists = [[rule.name] for _ in range(places.num_rows)]
-                self.flow.refused.append(
-                    Refused("contract", operator.name, places, lists, [reason] * places.num_rows)
-                )
+                self.flow.refused.append(Refused("contract", operator.name, places, lists, [reason] * places.num_rows))
                 self._con.register("gone", places)
                 rows = self._con.sql(f"SELECT * FROM in0 ANTI JOIN gone USING ({AT})").to_arrow_table()
                 self._con.unregister("gone")

@@ -63,7 +63,7 @@ def split_time(split: Split) -> str | None:
 
 
 def date_in(name: str) -> str | None:
-    """The first date in a split's name as ISO text: `2010-12-01`, `20101201`, `01-22-2020` (month first) or `2018-01`."""
+    """The first date in a split's name as ISO text: `2010-12-01`, `20101201`, `01-22-2020` (month first), `2018-01`."""
     if found := re.search(r"(?<!\d)(\d{4})-?(\d{2})-?(\d{2})(?!\d)", name):
         return "-".join(found.groups())
     if found := re.search(r"(?<!\d)(\d{2})-(\d{2})-(\d{4})(?!\d)", name):
@@ -90,8 +90,10 @@ def open_tools(project: Project, ledger: Ledger, started: datetime, options: Opt
     settings = project.spec.settings
     sources = {name: project.source(name) for name in project.spec.sources}
     sinks = open_sinks(project)
-    for thing in (*sources.values(), *sinks.values()):
-        stack.callback(thing.close)
+    for source in sources.values():
+        stack.callback(source.close)
+    for sink in sinks.values():
+        stack.callback(sink.close)
     scratch = Path(tempfile.mkdtemp(prefix="dropless-"))
     stack.callback(shutil.rmtree, scratch, ignore_errors=True)
     folder = pipeline_folder(project)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 from dropless.contract.model import Contract
 from dropless.engine.failpoint import reach
@@ -30,7 +31,8 @@ def is_gated(project: Project) -> bool:
 
 
 def _stops(contract: Contract) -> bool:
-    return any(r.action == "stop" for r in (*contract.rules, *contract.unique, *contract.batch))
+    actions = ([r.action for r in rules] for rules in (contract.rules, contract.unique, contract.batch))
+    return "stop" in chain.from_iterable(actions)
 
 
 def close(project: Project, ledger: Ledger, generation: int, run: Run) -> Closed:

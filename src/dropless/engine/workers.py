@@ -1,4 +1,4 @@
-"""The threads that decode, judge, transform and write, one chunk at a time; each has tools of its own and shares none."""
+"""The threads that decode, judge, transform and write, one chunk at a time; each has its own tools and shares none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dropless.plan.ir import Deliver, Plan, Scan
 
 @dataclass
 class Delivered:
-    """Rows at one sink's edge: how many came, how many it took, and the source records that lost all their rows here."""
+    """Rows at one sink's edge: how many came, how many it took, the source records that lost all their rows here."""
 
     rows: int
     passed: int
@@ -69,7 +69,7 @@ class Worker:
 
 @dataclass
 class Setup:
-    """What all workers share, read-only during a run except for `split_sources`, which the coordinator extends before use."""
+    """What all workers share, read-only during a run except `split_sources`, which the coordinator extends first."""
 
     sources: Mapping[str, Source[Any]]
     contracts: Mapping[str, Contract | None]
@@ -140,10 +140,8 @@ class Edges:
         self._feed = feed
         self._sources = sources
 
-    def accept(
-        self, worker: Worker, epoch: int, flow: Flow, done: Done, fetch: Fetch, own: str | None = None
-    ) -> None:
-        """Hands every edge's rows on; rows a sink would refuse become letters (`own` letters where `own` is that edge)."""
+    def accept(self, worker: Worker, epoch: int, flow: Flow, done: Done, fetch: Fetch, own: str | None = None) -> None:
+        """Hands every edge's rows on; rows a sink would refuse become letters (`own` where `own` is that edge)."""
         for (consumer, index), rows in flow.edges.items():
             operator = self._plan.operators[consumer]
             if not isinstance(operator, Deliver):

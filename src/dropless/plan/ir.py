@@ -1,7 +1,7 @@
 """The plan: a DAG of operators over named columns.
 
 Rows between operators carry hidden columns beside the visible ones:
-- `__at0`, `__at1`, ... BIGINT: the places (`connect.api.place`) of the source records a row came from; `places` of them.
+- `__at0`, `__at1`, ... BIGINT: the places (`connect.api.place`) of a row's source records; `places` of them.
 - `__w` TINYINT, only where `changes` is "updating": +1 the row is added, -1 it is taken back.
 
 Every SQL text in an operator is DuckDB SQL over the input's visible columns, quoted, and free of aggregates and
@@ -84,14 +84,20 @@ class Apply(Operator):
 
 @dataclass(frozen=True)
 class Check(Operator):
-    """Judges each row by `rules`. quarantine: a dead letter of stage `check:RELATION`; warn: counted; stop: counted, a gate."""
+    """Judges each row by `rules`.
+
+    quarantine: a dead letter of stage `check:RELATION`; warn: counted; stop: counted, a gate.
+    """
 
     rules: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True)
 class Unique(Operator):
-    """Stateful. Refuses (quarantine) or counts rows whose `rule.columns` were seen before, by first in reading order."""
+    """Stateful.
+
+    Refuses (quarantine) or counts rows whose `rule.columns` were seen before, by first in reading order.
+    """
 
     rules: tuple[UniqueRule, ...] = ()
 
@@ -131,7 +137,7 @@ class Join(Operator):
 
 @dataclass(frozen=True)
 class Call:
-    """One aggregate: `func` in count_star, count, sum, min, max, count_distinct, sum_distinct; `argument` is an input column."""
+    """One aggregate: `func` in count_star, count, sum, min, max, count_distinct, sum_distinct of an input column."""
 
     name: str
     func: str
@@ -155,7 +161,10 @@ class Aggregate(Operator):
 
 @dataclass(frozen=True)
 class Distinct(Operator):
-    """Stateful. One row for each distinct visible row. Fate of the others: deduplicated. Append-only if its input is."""
+    """Stateful.
+
+    One row for each distinct visible row. Fate of the others: deduplicated. Append-only if its input is.
+    """
 
 
 @dataclass(frozen=True)
@@ -167,10 +176,10 @@ class Union(Operator):
 class Keyed(Operator):
     """Stateful and general: keeps all input rows by key and recomputes the touched keys with `sql`.
 
-    `keys[i]` are columns of input i; equal keys belong together. `sql` is a complete SELECT over `in0`, `in1`, ... giving the
-    visible output columns; it must give for a set of keys exactly the rows the whole would give for these keys.
-    Empty keys mean: recompute everything. `in0`... have columns `__split` (VARCHAR, the split's id) and `__position`
-    for ordering ties. Updating. Records are folded.
+    `keys[i]` are columns of input i; equal keys belong together. `sql` is a complete SELECT over `in0`, `in1`, ...
+    giving the visible output columns; it must give for a set of keys exactly the rows the whole would give for these
+    keys. Empty keys mean: recompute everything. `in0`... have columns `__split` (VARCHAR, the split's id) and
+    `__position` for ordering ties. Updating. Records are folded.
     """
 
     keys: tuple[tuple[str, ...], ...] = ()
@@ -179,7 +188,10 @@ class Keyed(Operator):
 
 @dataclass(frozen=True)
 class Last(Operator):
-    """Stateful. Keeps for each key the row that is last by `order_by` (columns, ascending), then by (split, position). Updating."""
+    """Stateful.
+
+    Keeps for each key the row that is last by `order_by` (columns, ascending), then by (split, position). Updating.
+    """
 
     order_by: tuple[str, ...] = ()
 

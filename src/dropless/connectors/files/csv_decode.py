@@ -259,7 +259,8 @@ class _Batch:
     def of(cls, records: Sequence[Record], dialect: Dialect, width: int) -> _Batch:
         """Each record in a place of its own. One whose bytes are not just one record is refused."""
         raws = [r.raw for r in records]
-        # A record's bytes have no line end, so a carriage return they end in is their own; a bare line feed would claim it.
+        # A record's bytes have no line end, so a carriage return they end in is their own; a bare line feed would claim
+        # it.
         end = "\r\n".encode(dialect.encoding)
         lengths = np.array([len(raw) for raw in raws], np.int64)
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths + len(end))])[:-1]

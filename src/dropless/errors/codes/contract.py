@@ -24,7 +24,8 @@ Name one in the definition: `contract: {path: ..., schema: NAME}`.""",
     "contract.unsupported": """The contract asks for something that cannot be judged here.
 A rule that would be silently ignored is worse than none, so it is refused. The message names a way to say the same.""",
     "contract.unknown_column": """A rule names a column that the schema does not have.
-Usually a slip of the pen; the message names the nearest column. Conditions use the names of the schema's properties.""",
+Usually a slip of the pen; the message names the nearest column. Conditions use the names of the schema's
+properties.""",
     "contract.bad_condition": """A rule's condition is not a condition DuckDB can evaluate over one record.
 The message is DuckDB's own. Aggregates and subqueries do not belong in a row condition.""",
     "contract.bad_pattern": """A pattern is not a regular expression of the RE2 kind.
@@ -32,5 +33,6 @@ Look-around and back-references are not available. Rewrite the pattern.""",
     "contract.option_misfit": """An option has no meaning for the property's logical type.
 For instance minLength on an integer. Remove it or correct the logical type.""",
     "contract.duplicate_name": """Two properties of an object, or two rules, have one name.
-Letter case does not tell properties apart, as in SQL. Dead letters and verdicts name rules, so these must differ too.""",
+Letter case does not tell properties apart, as in SQL. Dead letters and verdicts name rules, so these must differ
+too.""",
 }

@@ -27,7 +27,8 @@ CODES: dict[str, str] = {
         "Give one of them another name with AS."
     ),
     "plan.reserved_column": (
-        "A column begins with two underscores and a word that dropless keeps for itself (__at0, __w, __op, __split, __position). "
+        "A column begins with two underscores and a word that dropless keeps for itself (__at0, __w, __op, "
+        "__split, __position). "
         "These hidden columns carry each record's place. "
         "Rename the column in the source's `rename` or with AS."
     ),
@@ -38,17 +39,20 @@ CODES: dict[str, str] = {
     ),
     "plan.type": (
         "The SQL is well formed but does not fit the types of its columns. "
-        "Usual cause: comparing or adding text and numbers, a function with other arguments, or an aggregate in a wrong place. "
+        "Usual cause: comparing or adding text and numbers, a function with other arguments, or an aggregate in a "
+        "wrong place. "
         "The message is DuckDB's; add a CAST or correct the expression."
     ),
     "plan.unsupported": (
-        "The SQL is valid but dropless cannot plan this part of it, and refuses it by name instead of answering differently. "
+        "The SQL is valid but dropless cannot plan this part of it, and refuses it by name instead of answering "
+        "differently. "
         "Usual cause: a table function, a lateral or as-of join, or a recursive query. "
         "The message says which part, and the hint says another way to write it."
     ),
     "plan.not_incremental": (
         "A clause needs all rows at once and cannot be kept up to date as new records come. "
-        "Usual cause: a window function without PARTITION BY, or a join of two logs without an equality, above a sink that is not overwritten. "
+        "Usual cause: a window function without PARTITION BY, or a join of two logs without an equality, above a "
+        "sink that is not overwritten. "
         "Use a sink with `mode: overwrite`, or partition the window or join by columns."
     ),
     "plan.nondeterministic": (
@@ -58,7 +62,8 @@ CODES: dict[str, str] = {
     ),
     "plan.mode_misfit": (
         "The sink's mode cannot hold what the relation gives out. "
-        "Usual cause: `append` of an aggregate, whose rows change, or `upsert` with a key that does not determine the row. "
+        "Usual cause: `append` of an aggregate, whose rows change, or `upsert` with a key that does not determine "
+        "the row. "
         "The hint names the modes and keys that fit."
     ),
     "plan.key_unknown_column": (

@@ -2,22 +2,31 @@
 
 CODES: dict[str, str] = {
     "source.not_found": """A file, folder or bucket that a source names does not exist.
-Usually a wrong path, a mount that is missing, or a file that was moved away; a glob that matches nothing in an existing folder is no error.
+Usually a wrong path, a mount that is missing, or a file that was moved away; a glob that matches nothing in an
+existing folder is no error.
 Correct `path`, or put the file back.""",
     "source.permission": """The process may not read what a source names.
-The operating system or the object store refused it. Grant read permission on the file and on every folder above it, or correct the keys.""",
+The operating system or the object store refused it. Grant read permission on the file and on every folder above
+it, or correct the keys.""",
     "source.unreachable": """A source could not be read just now: the network, the service or the disk failed.
-Nothing was lost and no record was refused; the run may be repeated as it is. If it lasts, look at the service the message names.""",
-    "source.unreadable": """A file is not of the format its source declares, as a whole: a Parquet file without a valid footer, a .gz file that is no gzip.
-Single bad records become dead letters; this is a file in which no record can be found. Replace the file, or correct the source's format or `compression`.""",
-    "source.bad_header": """The header line of a CSV file cannot be used: a column name occurs twice (perhaps only after `rename`), the line is not valid text in
+Nothing was lost and no record was refused; the run may be repeated as it is. If it lasts, look at the service the
+message names.""",
+    "source.unreadable": """A file is not of the format its source declares, as a whole: a Parquet file without a
+valid footer, a .gz file that is no gzip.
+Single bad records become dead letters; this is a file in which no record can be found. Replace the file, or
+correct the source's format or `compression`.""",
+    "source.bad_header": """The header line of a CSV file cannot be used: a column name occurs twice (perhaps only
+after `rename`), the line is not valid text in
 the declared `encoding`, or its quotes are broken.
-Correct the file, or `rename`, `encoding`, `delimiter` and `quote` of the source. A file without a header line needs `header: false`.""",
-    "source.bad_setting": """A setting of a file source cannot be used, such as a delimiter of two characters or an encoding that is not known.
+Correct the file, or `rename`, `encoding`, `delimiter` and `quote` of the source. A file without a header line
+needs `header: false`.""",
+    "source.bad_setting": """A setting of a file source cannot be used, such as a delimiter of two characters or an
+encoding that is not known.
 Every such setting of the source is named; correct them in the definition.""",
     "source.no_columns": """The columns of a source are not known and cannot be found out from its data.
 A source without a contract takes its columns from a sample; there was nothing to sample. Add a contract, or data.""",
-    "source.locked": """Another process or connection holds a lock on the database, and held it longer than the source waits.
+    "source.locked": """Another process or connection holds a lock on the database, and held it longer than the
+source waits.
 DuckDB shares a file only among readers. It is tried again; close the other program, or raise `lock_timeout`.""",
     "source.driver_missing": """The database's driver is not installed.
 Drivers are extras: install the one that the message names.""",
@@ -25,7 +34,9 @@ Drivers are extras: install the one that the message names.""",
 It reads exactly one of them: give `table`, or a SELECT as `query`.""",
     "source.bad_log_column": """The column that a database source is read along is not in its table or query.
 A log needs a column that only grows, such as a serial number or a time of insertion; correct `log: {column: ...}`.""",
-    "source.changed": """A file of which records are committed is no longer what it was: changed, shrunk, grown or gone (L1).
-Its committed rows stay in the targets and nothing of it is read, because a position in it would no longer mean the same record. Other files run; the command exits with 4.
+    "source.changed": """A file of which records are committed is no longer what it was: changed, shrunk, grown or
+gone (L1).
+Its committed rows stay in the targets and nothing of it is read, because a position in it would no longer mean
+the same record. Other files run; the command exits with 4.
 Put the original file back, or take the file again: `dropless backfill --split NAME`.""",
 }
