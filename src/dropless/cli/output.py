@@ -9,7 +9,7 @@ from typing import Any
 import click
 import orjson
 
-from dropless.errors import DroplessError, Problem
+from dropless.errors import DefinitionError, DroplessError, Problem
 
 
 def print_json(value: Any) -> None:
@@ -54,3 +54,12 @@ def table(rows: list[list[str]], heads: list[str]) -> None:
 
 def number(value: int) -> str:
     return f"{value:,}"
+
+
+def read_bytes(path: str) -> bytes:
+    """The content of a file the user named. Raises DefinitionError `spec.not_found`."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise DefinitionError(Problem("spec.not_found", f"cannot read {path}: {error.strerror}")) from error

@@ -31,7 +31,9 @@ class View:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live is not None:
             self._live.stop()
 
@@ -48,7 +50,9 @@ class View:
 
     def _line(self, p: Progress) -> str:
         fates = ", ".join(f"{n:,} {fate}" for fate, n in p.fates.items() if n)
-        return f"{p.pipeline} epoch {p.epoch} {p.step}: {p.records:,} records, {_rate(p)}" + (f"; {fates}" if fates else "")
+        return f"{p.pipeline} epoch {p.epoch} {p.step}: {p.records:,} records, {_rate(p)}" + (
+            f"; {fates}" if fates else ""
+        )
 
     def _panel(self, p: Progress) -> Any:
         from rich.table import Table

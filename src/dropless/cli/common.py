@@ -1,0 +1,68 @@
+"""What all commands share: their arguments and options, and the way an error ends them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dropless.cli.completion import complete_definitions, complete_pipelines
+from dropless.cli.output import fail
+from dropless.errors import DefinitionError, DroplessError, Problem
+
+if TYPE_CHECKING:
+    from dropless.engine.project import Project
+    from dropless.ledger.store import Ledger
+
+DEFAULT = "pipeline.yaml"
+
+definition = click.argument("path", default=DEFAULT, metavar="[DEFINITION]", shell_complete=complete_definitions)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+which = click.option(
+    "--pipeline",
+    metavar="NAME",
+    help="Which pipeline, where the definition holds several.",
+    shell_complete=complete_pipelines,
+)
+workers = click.option(
+    "--workers", type=click.IntRange(min=0), default=0, metavar="N", help="Worker threads (default: one for each core)."
+)
+take_over = click.option("--take-over", is_flag=True, help="Fence off a runner that is still alive; run instead of it.")
+
+
+def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Coded errors end the command with their exit code; nothing a user can cause shows a traceback."""
+
+    @wraps(command)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        as_json = bool(kwargs.get("as_json"))
+        try:
+            return command(*args, **kwargs)
+        except DroplessError as error:
+            return fail(error, as_json)
+        except BrokenPipeError:
+            # Whoever read our output has seen enough; Python must not try to flush the rest at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
+
+    return call
+
+
+def open_ledger(path: str, pipeline: str | None) -> tuple[Project, Ledger]:
+    """The project and its ledger. Raises DefinitionError where the pipeline has not run yet."""
+    from dropless.engine.project import load_one
+    from dropless.ledger.store import Ledger
+
+    project = load_one(path, pipeline)
+    ledger = Ledger.open(project.spec.folder, create=False)
+    if ledger is None:
+        if project.problems:
+            raise DefinitionError(*project.problems)
+        raise DefinitionError(
+            Problem("ledger.no_such_run", f'"{project.name}" has not run yet', hint=f"run it: dropless run {path}")
+        )
+    return project, ledger

@@ -1,0 +1,270 @@
+"""`dead-letters`: find refused records, see why, mend, replay or give them up."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dropless.cli.common import as_json, definition, guarded, open_ledger, take_over, which, workers
+from dropless.cli.completion import complete_letters, complete_sources
+from dropless.cli.facts import show_facts
+from dropless.cli.output import number, print_json, print_line, print_problems, table
+
+if TYPE_CHECKING:
+    from dropless.ledger.letters import LetterFilter
+
+SHOWN_BYTES = 2_000
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """List, show, mend, replay or discard refused records.
+
+    \b
+    Example: dropless dead-letters list --rule amount.minimum
+             dropless dead-letters show orders.yaml 12-0
+             dropless dead-letters replay --dry-run
+             dropless dead-letters replay
+    """
+
+
+def filters(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that choose letters."""
+    for option in (
+        click.option("--stage", metavar="STAGE", help="Such as contract, decode, transform:REL, sink:NAME."),
+        click.option("--rule", metavar="RULE", help="Such as amount.minimum."),
+        click.option("--source", metavar="NAME", shell_complete=complete_sources),
+        click.option("--split", metavar="NAME"),
+        click.option("--since", metavar="TIME", help="Refused at this time or later (ISO)."),
+        click.option("--until", metavar="TIME", help="Refused before this time (ISO)."),
+        click.option(
+            "--id", "ids", multiple=True, metavar="ID", help="One letter; repeatable.", shell_complete=complete_letters
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _filter(options: dict[str, Any], state: str | None = "open") -> LetterFilter:
+    from dropless.ledger.letters import LetterFilter
+
+    given = {k: options.pop(k) for k in ("stage", "rule", "source", "split", "since", "until", "ids")}
+    return LetterFilter(state=state, **{k: tuple(v) if k == "ids" else v for k, v in given.items() if v})
+
+
+@dead_letters.command("list")
+@definition
+@which
+@as_json
+@filters
+@click.option("--all", "everything", is_flag=True, help="All states and all pages.")
+@click.option("--state", type=click.Choice(["open", "claimed", "replayed", "discarded"]), default="open")
+@click.option("--run", "run_number", type=int, metavar="N", help="Letters of one run, a stopped one too.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, metavar="N")
+@click.option("--after", metavar="ID", help="The id the last page ended with.")
+@guarded
+def list_letters(
+    path: str,
+    pipeline: str | None,
+    as_json: bool,
+    everything: bool,
+    state: str,
+    run_number: int | None,
+    limit: int,
+    after: str | None,
+    **options: Any,
+) -> None:
+    """List refused records: place, stage, rules, state; a page at a time.
+
+    \b
+    Example: dropless dead-letters list --stage contract --limit 100
+             dropless dead-letters list --all --json | jq -r .reason | sort | uniq -c
+    """
+    from dataclasses import replace
+
+    from dropless.ledger.letters import Letters
+
+    project, ledger = open_ledger(path, pipeline)
+    chosen = _filter(options, None if everything else state)
+    if run_number is not None:
+        chosen = replace(chosen, run=run_number)
+    with ledger:
+        letters = Letters(ledger, project.name)
+        found = letters.list(chosen, limit=None if everything else limit, after=after)
+        if as_json:
+            for letter in found:
+                print_line(letter.to_json())
+            return
+        rows = [[x.id, x.stage, x.split, str(x.position), x.state, ", ".join(x.rules)] for x in found]
+        table(rows, ["id", "stage", "split", "position", "state", "rules"])
+        counts = letters.count(None)
+    click.echo(", ".join(f"{n:,} {state}" for state, n in counts.items() if n) or "no dead letters")
+    if rows and len(rows) == limit and not everything:
+        click.echo(f"next page: --after {rows[-1][0]}")
+
+
+@dead_letters.command("show")
+@definition
+@click.argument("letter_id", metavar="ID", shell_complete=complete_letters)
+@which
+@as_json
+@guarded
+def show_letter(path: str, letter_id: str, pipeline: str | None, as_json: bool) -> None:
+    """Show one letter: its bytes, reasons, versions and history.
+
+    \b
+    Example: dropless dead-letters show pipelines/orders.yaml 12-0
+    """
+    from dropless.ledger.letters import Letters
+
+    project, ledger = open_ledger(path, pipeline)
+    with ledger:
+        letter = Letters(ledger, project.name).get(letter_id)
+    if as_json:
+        print_json({**letter.to_json(), "history": [dict(h) for h in letter.history]})
+        return
+    click.echo(click.style(f"dead letter {letter.id}", bold=True) + f" {letter.state}, epoch {letter.epoch}")
+    click.echo(f"  {letter.source} {letter.split} at {letter.position}, refused at {letter.stage}")
+    click.echo(f"  rules: {', '.join(letter.rules)}\n  {letter.reason}")
+    click.echo("  " + _text(letter.raw))
+    if letter.edited is not None:
+        click.echo("  edited: " + _text(letter.edited))
+    for event in letter.history:
+        said = ", ".join(f"{name} {value}" for name, value in event.items() if name != "at" and value)
+        click.echo(f"  {event['at']}: {said}")
+
+
+def _text(raw: bytes) -> str:
+    more = f" ... ({len(raw):,} bytes)" if len(raw) > SHOWN_BYTES else ""
+    return raw[:SHOWN_BYTES].decode("utf-8", "backslashreplace") + more
+
+
+@dead_letters.command("edit")
+@definition
+@click.argument("letter_id", metavar="ID", shell_complete=complete_letters)
+@which
+@as_json
+@click.option("--file", "file", metavar="FILE", help="The bytes to take instead; - for standard input.")
+@click.option("--text", metavar="TEXT", help="The text to take instead.")
+@guarded
+def edit_letter(
+    path: str, letter_id: str, pipeline: str | None, as_json: bool, file: str | None, text: str | None
+) -> None:
+    """Give a letter other bytes to replay; the original ones are kept.
+
+    Without --file and --text an editor is opened on its present bytes.
+
+    \b
+    Example: dropless dead-letters edit orders.yaml 12-0 --text '{"id": 7, "amount": 12.5}'
+    """
+    import getpass
+
+    from dropless.ledger.letters import Letters
+
+    project, ledger = open_ledger(path, pipeline)
+    with ledger:
+        letters = Letters(ledger, project.name)
+        now = letters.get(letter_id)
+        body = _read(file) if file is not None else text.encode() if text is not None else None
+        if body is None:
+            shown = (now.edited if now.edited is not None else now.raw).decode("utf-8", "surrogateescape")
+            changed = click.edit(shown)
+            body = changed.rstrip("\r\n").encode("utf-8", "surrogateescape") if changed is not None else None
+        if body is not None:
+            letters.edit(letter_id, body, getpass.getuser())
+    if as_json:
+        print_json({"id": letter_id, "edited": body is not None})
+    elif body is None:
+        click.echo("nothing changed")
+    else:
+        click.echo(f"dead letter {letter_id} is edited; replay it: dropless dead-letters replay {path} --id {letter_id}")
+
+
+def _read(file: str) -> bytes:
+    from dropless.cli.output import read_bytes
+
+    body = click.get_binary_stream("stdin").read() if file == "-" else read_bytes(file)
+    return body.rstrip(b"\r\n")
+
+
+@dead_letters.command("replay")
+@definition
+@which
+@as_json
+@filters
+@click.option("--dry-run", is_flag=True, help="Show before and after of each letter; write nothing.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="Of a dry run.")
+@click.option("--after", metavar="ID", help="Of a dry run: the id the last page ended with.")
+@take_over
+@workers
+@guarded
+def replay_letters(
+    path: str,
+    pipeline: str | None,
+    as_json: bool,
+    dry_run: bool,
+    limit: int,
+    after: str | None,
+    take_over: bool,
+    workers: int,
+    **options: Any,
+) -> None:
+    """Run open letters through the present definition, once.
+
+    Mend the contract, the transform or the letter first; what is still refused stays open with its new reasons.
+
+    \b
+    Example: dropless dead-letters replay --rule amount.minimum --dry-run
+             dropless dead-letters replay --rule amount.minimum
+    """
+    from dropless.engine.project import load_one
+    from dropless.engine.replay import replay
+    from dropless.engine.run import Options
+
+    project = load_one(path, pipeline)
+    project.require()
+    chosen = _filter(options)
+    if dry_run:
+        from dropless.cli.rehearsal import rehearse
+
+        rehearse(project, chosen, limit, after, as_json)
+        return
+    report = replay(project, chosen, Options(kind="replay", take_over=take_over, workers=workers))
+    if as_json:
+        print_json(report.to_json())
+    else:
+        click.echo(f"{number(report.replayed)} replayed, {number(report.refused_again)} refused again")
+        if report.run is not None:
+            show_facts(report.run.facts)
+    if report.run is not None:
+        print_problems(report.run.problems)
+    sys.exit(report.exit_code)
+
+
+@dead_letters.command("discard")
+@definition
+@which
+@as_json
+@filters
+@click.option("--reason", required=True, metavar="TEXT", help="Kept with the letters.")
+@guarded
+def discard_letters(path: str, pipeline: str | None, as_json: bool, reason: str, **options: Any) -> None:
+    """Give up letters for good, with a reason.
+
+    \b
+    Example: dropless dead-letters discard --rule json --reason 'test traffic'
+    """
+    import getpass
+
+    from dropless.ledger.letters import Letters
+
+    project, ledger = open_ledger(path, pipeline)
+    with ledger:
+        count = Letters(ledger, project.name).discard(_filter(options), reason, getpass.getuser())
+    if as_json:
+        print_json({"discarded": count})
+    else:
+        click.echo(f"{count:,} discarded")

@@ -1,0 +1,131 @@
+"""`run` and `backfill`: the commands that deliver, with a live view on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from dropless.cli.common import as_json, definition, guarded, take_over, which, workers
+from dropless.cli.completion import complete_sources
+from dropless.cli.facts import show_facts
+from dropless.cli.output import print_json, print_problems
+
+if TYPE_CHECKING:
+    from dropless.engine.report import RunReport
+
+
+@click.command()
+@definition
+@which
+@as_json
+@take_over
+@click.option("--full", is_flag=True, help="Read everything again and replace every target's contents.")
+@workers
+@guarded
+def run(path: str, pipeline: str | None, as_json: bool, take_over: bool, full: bool, workers: int) -> None:
+    """Take what is new, exactly once, and deliver it.
+
+    Goes on where the last run ended, also where that one was killed. Refused records become dead letters; the
+    others flow.
+
+    \b
+    Example: dropless run pipelines/orders.yaml
+    In CI:   dropless run --json > run.json
+    """
+    from dropless.cli.progress import View
+    from dropless.engine.project import load_one
+    from dropless.engine.run import Options
+    from dropless.engine.run import run as execute
+
+    project = load_one(path, pipeline)
+    project.require()
+    with View(quiet=as_json) as view:
+        report = execute(
+            project,
+            Options(
+                kind="backfill" if full else "run",
+                take_over=take_over,
+                full=full,
+                workers=workers,
+                observe=None if as_json else view.observe,
+            ),
+        )
+    finish(report, as_json, path)
+
+
+@click.command()
+@definition
+@which
+@as_json
+@click.option("--split", "splits", multiple=True, help="A split's name or a pattern of names; may be repeated.")
+@click.option("--since", metavar="DATE", help="Splits whose date is this or later (ISO).")
+@click.option("--until", metavar="DATE", help="Splits whose date is before this (ISO).")
+@click.option("--source", metavar="NAME", help="Only this source.", shell_complete=complete_sources)
+@click.option("--full", is_flag=True, help="Everything again; targets are replaced when the new contents are complete.")
+@workers
+@guarded
+def backfill(
+    path: str,
+    pipeline: str | None,
+    as_json: bool,
+    splits: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    source: str | None,
+    full: bool,
+    workers: int,
+) -> None:
+    """Read a range that was never run, or committed ranges again.
+
+    \b
+    Example: dropless backfill --since 2026-01-01 --until 2026-02-01
+             dropless backfill --split 'orders-2026-01-*.csv'
+             dropless backfill --full
+    """
+    from dropless.cli.progress import View
+    from dropless.engine.backfill import backfill as execute
+    from dropless.engine.project import load_one
+    from dropless.engine.reading import Selection
+    from dropless.engine.run import Options
+
+    project = load_one(path, pipeline)
+    project.require()
+    with View(quiet=as_json) as view:
+        options = Options(
+            full=full,
+            selection=Selection(splits, since, until),
+            source=source,
+            workers=workers,
+            observe=None if as_json else view.observe,
+        )
+        report = execute(project, options)
+    finish(report, as_json, path)
+
+
+def finish(report: RunReport, as_json: bool, path: str) -> NoReturn:
+    """Prints how a run ended, and ends the command with its exit code."""
+    if as_json:
+        print_json(report.to_json())
+    else:
+        _show(report, path)
+    print_problems(report.problems)
+    sys.exit(report.exit_code)
+
+
+def _show(report: RunReport, path: str) -> None:
+    colour = {"succeeded": "green", "stopped": "yellow"}.get(report.status, "red")
+    click.echo(
+        click.style(report.pipeline, bold=True)
+        + f" run {report.run} "
+        + click.style(report.status, fg=colour)
+        + f" in {report.seconds:.1f} s"
+    )
+    for reason in report.reasons:
+        click.echo(f"  {reason}")
+    show_facts(report.facts)
+    for source, columns in report.unknown_columns.items():
+        click.echo(f'  columns of "{source}" that nothing declares, left out: {", ".join(columns)}')
+    if report.facts["dead_letters"]["open"]:
+        click.echo(f"{report.facts['dead_letters']['open']:,} dead letters: dropless dead-letters list {path}")
