@@ -76,8 +76,8 @@ def check_files(folder: Path, paths: Iterable[str], epoch: int) -> None:
 def insert_epoch(con: sqlite3.Connection, pipeline: str, generation: int, epoch: Epoch, status: str, at: str) -> int:
     """The epoch's row and its counts are in; returns the row's id, which is not the epoch's number."""
     cursor = con.execute(
-        "INSERT INTO epochs (pipeline, number, run, generation, definition, contracts, status, resets, committed)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO epochs (pipeline, number, run, generation, definition, contracts, status, resets, committed,"
+        " plan, tables) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             pipeline,
             epoch.number,
@@ -88,6 +88,8 @@ def insert_epoch(con: sqlite3.Connection, pipeline: str, generation: int, epoch:
             status,
             epoch.resets,
             at,
+            epoch.plan,
+            dump(dict(epoch.tables)),
         ),
     )
     key = cursor.lastrowid

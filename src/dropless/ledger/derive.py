@@ -164,6 +164,15 @@ def state_files(con: sqlite3.Connection, pipeline: str, but_held: bool = False) 
     return chains
 
 
+def plan(con: sqlite3.Connection, pipeline: str) -> tuple[str, str] | None:
+    row = con.execute(
+        f"SELECT p.digest, p.text FROM epochs e JOIN plans p ON p.digest = e.plan WHERE {COUNTS}"
+        " ORDER BY e.number DESC LIMIT 1",
+        {"pipeline": pipeline},
+    ).fetchone()
+    return (row[0], row[1]) if row else None
+
+
 def kept_files(con: sqlite3.Connection, pipeline: str) -> set[str]:
     """Paths of all letters, and of the state files that count, whichever way an open run ends."""
     kept = {

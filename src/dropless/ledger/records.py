@@ -147,6 +147,10 @@ class Epoch:
     held: bool = False
     resets: bool = False
     """True for the first epoch of a full backfill: earlier offsets, state and letters no longer count."""
+    plan: str | None = None
+    """The digest of the plan (`Ledger.remember_plan`) that the state was changed under."""
+    tables: Mapping[str, str] = field(default_factory=dict)
+    """The digest of the snapshot of each table source that the epoch was computed with (L9)."""
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,9 @@ def run_report(con: sqlite3.Connection, pipeline: str, number: int) -> dict[str,
     """The run's sums. Raises DefinitionError `ledger.no_such_run`."""
     run = derive.run(con, pipeline, number)
     facts = _facts(con, "e.run = ?", number)
-    last = con.execute("SELECT contracts FROM epochs WHERE run = ? ORDER BY number DESC LIMIT 1", (number,)).fetchone()
+    last = con.execute(
+        "SELECT contracts, tables FROM epochs WHERE run = ? ORDER BY number DESC LIMIT 1", (number,)
+    ).fetchone()
     return {
         "pipeline": run.pipeline,
         "run": run.id,
@@ -56,6 +58,7 @@ def run_report(con: sqlite3.Connection, pipeline: str, number: int) -> dict[str,
         "reason": run.reason,
         "definition": run.definition,
         "contracts": load(last[0]) if last else {},
+        "tables": load(last[1]) if last else {},
         "gated": run.gated,
         "started": run.started,
         "finished": run.finished,
@@ -70,7 +73,7 @@ def run_report(con: sqlite3.Connection, pipeline: str, number: int) -> dict[str,
 def epoch_report(con: sqlite3.Connection, pipeline: str, number: int) -> dict[str, Any]:
     """One epoch's facts. Raises DefinitionError `ledger.no_such_run`."""
     row = con.execute(
-        "SELECT e.id, e.run, r.kind, e.status, e.committed, e.definition, e.contracts, e.resets, e.generation"
+        "SELECT e.id, e.run, r.kind, e.status, e.committed, e.definition, e.contracts, e.resets, e.generation, e.tables"
         " FROM epochs e JOIN runs r ON r.id = e.run WHERE e.pipeline = ? AND e.number = ?",
         (pipeline, number),
     ).fetchone()
@@ -94,6 +97,7 @@ def epoch_report(con: sqlite3.Connection, pipeline: str, number: int) -> dict[st
         "contracts": load(row[6]),
         "resets": bool(row[7]),
         "generation": row[8],
+        "tables": load(row[9]),
         "ranges": ranges,
         "published": {sink: {"at": at, "parked": parked} for sink, at, parked in tokens},
         **_sums(facts, row[2]),

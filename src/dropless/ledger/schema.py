@@ -124,7 +124,14 @@ INSERT INTO identity VALUES (lower(hex(randomblob(16))));
 """
 # Epoch numbers mean something within one ledger only; targets remember whose numbers they hold (L4).
 
-MIGRATIONS = (_V1, _V2)
+_V3 = """
+CREATE TABLE plans (digest TEXT PRIMARY KEY, text TEXT NOT NULL, remembered TEXT NOT NULL) STRICT, WITHOUT ROWID;
+ALTER TABLE epochs ADD COLUMN plan TEXT;
+ALTER TABLE epochs ADD COLUMN tables TEXT NOT NULL DEFAULT '{}';
+"""
+# What state was made under decides whether a mended definition may go on with it; `tables` are digests of snapshots.
+
+MIGRATIONS = (_V1, _V2, _V3)
 """MIGRATIONS[i] turns version i into version i + 1."""
 VERSION = len(MIGRATIONS)
 

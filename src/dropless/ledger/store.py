@@ -323,6 +323,16 @@ class Ledger:
         with self.database.write() as con:
             con.execute("INSERT OR IGNORE INTO contracts VALUES (?, ?, ?)", (digest, text, self._clock()))
 
+    def remember_plan(self, digest: str, text: str) -> None:
+        """The description of a plan is kept."""
+        with self.database.write() as con:
+            con.execute("INSERT OR IGNORE INTO plans VALUES (?, ?, ?)", (digest, text, self._clock()))
+
+    def plan(self, pipeline: str) -> tuple[str, str] | None:
+        """Digest and description of the plan that the state which counts was last changed under; None where unknown."""
+        with self.database.read() as con:
+            return derive.plan(con, pipeline)
+
     def definition(self, version: str) -> str | None:
         """The text of a definition version, or None where it was never run."""
         row = self.database.row("SELECT text FROM definitions WHERE version = ?", (version,))
