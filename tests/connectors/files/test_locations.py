@@ -52,6 +52,19 @@ def test_path_names_these_files(tree: Path, pattern: str, found: list[str]) -> N
     assert len(read(source)) == len(found)
 
 
+@pytest.mark.parametrize("pattern", ["a.csv", "*.csv", "?.csv", "**/*.csv", "./sub/*.csv", "sub"])
+def test_path_means_the_same_beside_a_definition_in_the_working_folder(
+    tree: Path, pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dropless run` without a path: the definition's folder is the relative `.`, or has no parts at all."""
+    wanted = [s.id for s in make("csv", pattern, folder=tree).splits()]
+    assert wanted
+    monkeypatch.chdir(tree)
+    source = make("csv", pattern, folder=Path("pipeline.yaml").parent)
+    assert [s.id for s in source.splits()] == wanted
+    assert len(read(source)) == len(wanted)
+
+
 def source_time(source: Any, split: Split) -> int:
     return os.stat(source.location.path_of(split.id)).st_mtime_ns
 

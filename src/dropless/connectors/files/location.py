@@ -90,7 +90,7 @@ class Location:
         else:
             parts = pattern.split("/")
             fixed = next(i for i, part in enumerate(parts) if WILD.search(part))
-            root = "/".join(parts[:fixed]) or "/"
+            root = "/".join(parts[:fixed]) or ("/" if pattern.startswith("/") else ".")
             match = _regex(parts[fixed:])
             with mapped(self.shown(root), self.remote):
                 found = [f for f in self._below(root, parts[fixed:]) if match.fullmatch(f.id)]
