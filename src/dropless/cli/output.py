@@ -39,17 +39,23 @@ def fail(error: DroplessError, as_json: bool) -> None:
 
 
 def table(rows: list[list[str]], heads: list[str]) -> None:
-    """Aligned columns; numbers to the right."""
+    """Aligned columns; numbers to the right. Nothing where there are no rows."""
     if not rows:
         return
-    widths = [max(len(str(r[i])) for r in [heads, *rows]) for i in range(len(heads))]
-    click.echo("  ".join(click.style(h.ljust(w), bold=True) for h, w in zip(heads, widths, strict=True)).rstrip())
+    widths = [max(len(cell) for cell in column) for column in zip(heads, *rows, strict=True)]
+    right = [all(_is_number(cell) for cell in column) for column in zip(*rows, strict=True)]
+    click.echo(click.style(_line(heads, widths, right), bold=True))
     for row in rows:
-        cells = [
-            c.rjust(w) if c.replace(",", "").replace("%", "").replace(".", "").lstrip("-").isdigit() else c.ljust(w)
-            for c, w in zip(map(str, row), widths, strict=True)
-        ]
-        click.echo("  ".join(cells).rstrip())
+        click.echo(_line(row, widths, right))
+
+
+def _line(cells: list[str], widths: list[int], right: list[bool]) -> str:
+    placed = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True)]
+    return "  ".join(placed).rstrip()
+
+
+def _is_number(text: str) -> bool:
+    return text.lstrip("-").replace(",", "").replace(".", "").removesuffix("%").isdigit()
 
 
 def number(value: int) -> str:

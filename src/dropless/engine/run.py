@@ -208,7 +208,7 @@ class Runner:
         for name in self.project.spec.sources:
             facts["sources"].setdefault(name, {"read": 0, "quarantined": 0})
         for name in self.project.spec.sinks:
-            facts["sinks"].setdefault(name, {"delivered": 0})
+            facts["sinks"].setdefault(name, {"delivered": 0, "rows": 0})
         return RunReport(
             pipeline=self.project.name,
             run=run.id,

@@ -192,9 +192,13 @@ def _sums(facts: dict[int, _Facts], kind: str) -> dict[str, Any]:
             _add(at, p.fates, {"read": p.read, "held": p.held, "released": p.released})
         for source, counts in _by_source(fact).items():
             sources[source].update(counts)
-    sinks: dict[str, Counter[str]] = defaultdict(lambda: Counter(delivered=0))
+    sinks: dict[str, Counter[str]] = defaultdict(lambda: Counter(delivered=0, rows=0))
     for (_, sink), path in paths.items():
         sinks[sink]["delivered"] += path["fates"]["delivered"]
+    for o in operators.values():
+        if o["kind"] == "deliver":
+            # Source records are not rows: an aggregate folds many records into few rows, a join may multiply them.
+            sinks[o["name"].removeprefix("deliver:")]["rows"] += o["out"]
     for at in (*operators.values(), *paths.values()):
         at["fates"] = {fate: n for fate, n in at["fates"].items() if n}
     return {
