@@ -61,7 +61,10 @@ POINTS = [
     "publish.after:1",
     "finish.before:1",
     "finish.after:1",
+    "publish.before[report]:1",
 ]
+REPLAY_POINTS = ["replay:1", "commit.before:1"]
+BACKFILL_POINTS = ["backfill:1"]
 
 
 def rows() -> list[list[str]]:
@@ -205,12 +208,13 @@ def test_files_arriving_later_bring_totals_up_to_date(shop: Path) -> None:
     expect_truth(shop)
 
 
-def test_replay_goes_on_from_the_operator_that_refused(shop: Path) -> None:
+@pytest.mark.parametrize("point", REPLAY_POINTS)
+def test_replay_goes_on_from_the_operator_that_refused(shop: Path, point: str) -> None:
     """The transform is mended; its letters give output once, the other branches get nothing twice."""
     run(shop)
     mended = DEFINITION.replace("CAST(note AS INTEGER)", "coalesce(TRY_CAST(note AS INTEGER), -1)")
     (shop / "pipeline.yaml").write_text(mended)
-    killed = dropless(shop, "dead-letters", "replay", "--stage", "transform:kept", point="commit.before:1")
+    killed = dropless(shop, "dead-letters", "replay", "--stage", "transform:kept", point=point)
     assert killed.returncode == -9
     for _ in range(2):
         done = dropless(shop, "dead-letters", "replay", "--stage", "transform:kept", "--json")
@@ -255,6 +259,16 @@ def test_full_backfill_gives_the_truth_again(shop: Path) -> None:
     expect_truth(shop)
 
 
+@pytest.mark.parametrize("point", BACKFILL_POINTS)
+def test_full_backfill_gives_the_truth_when_killed(shop: Path, point: str) -> None:
+    run(shop)
+    assert dropless(shop, "backfill", "--full", point=point).returncode == -9
+    expect_truth(shop)
+    run(shop)
+    expect_truth(shop)
+    expect_letters(shop)
+
+
 def test_second_runner_is_refused_while_the_first_lives(shop: Path) -> None:
     from dropless.ledger.store import Ledger
 
@@ -282,4 +296,5 @@ def test_every_point_is_killed_at() -> None:
     """A point that no test kills at is no evidence."""
     from dropless.engine.failpoint import POINTS as ALL
 
-    assert {point.partition(":")[0] for point in POINTS} == set(ALL)
+    killed_at = [*POINTS, *REPLAY_POINTS, *BACKFILL_POINTS]
+    assert {point.partition(":")[0].partition("[")[0] for point in killed_at} == set(ALL)

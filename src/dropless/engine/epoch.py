@@ -240,7 +240,7 @@ class EpochWork:
         for name, sink in self.tools.sinks.items():
             if name in self._collected and not last:
                 continue
-            reach("sink.prepare")
+            reach("sink.prepare", name)
             tokens[name] = sink.prepare(self.number)
         return tokens
 

@@ -86,7 +86,7 @@ class Publisher:
             if permit.reason == "fenced":
                 raise Fenced(Problem("protocol.fenced", permit.why, hint="this run stopped without publishing further"))
             raise LedgerCorrupt(Problem("ledger.publish_order", permit.why))
-        reach("publish.before")
+        reach("publish.before", sink)
         try:
             with_retries(lambda: self._sinks[sink].commit(token, permit))
         except ConnectorError as error:
@@ -94,7 +94,7 @@ class Publisher:
                 raise
             self._park(epoch, sink, error)
             return
-        reach("publish.after")
+        reach("publish.after", sink)
         self._ledger.mark_published(self._generation, self._project.name, epoch, sink)
         self._sinks[sink].forget(token)
 

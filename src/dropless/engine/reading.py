@@ -150,7 +150,7 @@ class Cursor:
             assert self._reader is not None and self._at is not None
             try:
                 chunk = self._reader.read()
-                reach("read")
+                reach("read", self._at.source)
             except ConnectorError as error:
                 if error.retryable:
                     raise

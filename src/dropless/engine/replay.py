@@ -19,6 +19,7 @@ import pyarrow as pa
 from dropless.connect.api import POSITION_BITS, Record
 from dropless.engine import recovery, verdicts
 from dropless.engine.epoch import EpochWork, Extra
+from dropless.engine.failpoint import reach
 from dropless.engine.flow import Flow
 from dropless.engine.intake import Taken
 from dropless.engine.project import Project
@@ -184,6 +185,7 @@ class Player:
 
     def play(self, group: Group) -> None:
         """Replays the letters of one group as one epoch."""
+        reach("replay", group.operator)
         number = self.ledger.next_epoch(self.project.name)
         only = None if group.operator == SOURCE else downstream(self.tools.plan, group.operator)
         work = EpochWork(self.project, self.tools, number, self.run, only=only, fresh=not self.by_stage, resumed=True)

@@ -16,6 +16,7 @@ from typing import Any
 from dropless.connect.api import Chunk
 from dropless.engine import recovery, verdicts
 from dropless.engine.epoch import EpochWork, Outcome
+from dropless.engine.failpoint import reach
 from dropless.engine.project import Project, contract_texts
 from dropless.engine.publish import Publisher
 from dropless.engine.reading import Backlog, Cursor, Pending, Selection, survey
@@ -152,6 +153,8 @@ class Runner:
             try:
                 outcome = self._one(work, cursor, tools)
                 if outcome is not None:
+                    if first:
+                        reach("backfill")  # What the pipeline delivered so far is about to be replaced.
                     self.ledger.commit(self.generation, self.project.name, outcome.epoch)  # L2: the commit point.
                     work.committed()
                     publisher.offer(outcome.epoch)

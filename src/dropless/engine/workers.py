@@ -185,9 +185,9 @@ class Edges:
 
 def process(worker: Worker, chunk: Chunk, scan: Scan, number: int, epoch: int, edges: Edges) -> Done:
     """Everything that happens to one chunk: decode, judge, transform, write."""
-    reach("decode")
+    reach("decode", scan.source)
     taken = worker.intake(scan.source).take(chunk, number)
-    reach("transform")
+    reach("transform", scan.source)
     flow = worker.lane.push(scan.name, taken.rows)
     done = Done(scan.source, number, taken, flow, letters=list(taken.letters))
     done.letters += letters_of(flow.refused, taken.lookup)
