@@ -1,14 +1,16 @@
 """Where one record went: its epoch, its way through the operators, its fate at each sink, its dead letters.
 
 The ledger keeps counts and letters, not a line for each record; the way of a record is followed again from its bytes,
-which the source still has (L1), through the definition as it is now.
+which the source still has (L1), through the definition and the tables it looks up as they are now.
 """
 
 from __future__ import annotations
 
+import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from dropless.connect.api import Record, Split
@@ -17,10 +19,11 @@ from dropless.engine.conserve import FOLDS, Tally
 from dropless.engine.intake import Intake
 from dropless.engine.project import Project
 from dropless.engine.rowwise import Flow, Lane
+from dropless.engine.tables import Tables
 from dropless.errors import DefinitionError, Problem
 from dropless.ledger.letters import Letter, Letters
 from dropless.ledger.store import Ledger
-from dropless.plan.ir import Deliver, Scan
+from dropless.plan.ir import Deliver, Lookup, Scan
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def _follow(
     scan = next(o for o in plan.operators.values() if isinstance(o, Scan) and o.source == source)
     flow = Flow()
     if taken.rows.num_rows:
-        flow = Lane(plan, con, _NoTables(), {0: source}).push(scan.name, taken.rows)
+        flow = Lane(plan, con, _tables(project, plan, scan, con, stack), {0: source}).push(scan.name, taken.rows)
     for name, count in flow.counts.items():
         tally.add(name, count.kind, count.rows_in, count.rows_out, count.passed, count.fates, count.records)
         way.append(_step(name, count.kind, ", ".join(count.fates) or "passed"))
@@ -145,6 +148,21 @@ def _follow(
     return way, fates
 
 
+def _tables(project: Project, plan: Any, scan: Scan, con: Any, stack: ExitStack) -> dict[str, Any]:
+    """The contents of the tables, where the record's way may lead through a lookup; else they are not read."""
+    lookups = [o for o in plan.operators.values() if isinstance(o, Lookup)]
+    if not any(scan.name in plan.ancestors(o.name) for o in lookups):
+        return {}
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dropless-account-")))
+    names = [o.source for o in plan.operators.values() if isinstance(o, Scan) and o.table]
+    sources = {name: project.source(name) for name in names}
+    for opened in sources.values():
+        stack.callback(opened.close)
+    tables = Tables(plan, sources, project.contracts, {}, con, folder)
+    tables.load(0, {name: number for number, name in enumerate(names, 1)}, pinned=False)
+    return tables.contents
+
+
 def _step(operator: str, kind: str, result: str) -> dict[str, Any]:
     return {"operator": operator, "kind": kind, "result": result}
 
@@ -155,17 +173,8 @@ def _mark(fates: dict[str, str], letter: Letter, plan: Any) -> None:
         return
     fate = "quarantined" if letter.state != "discarded" else "quarantined (discarded)"
     for operator in plan.operators.values():
-        if not isinstance(operator, Deliver):
+        if not isinstance(operator, Deliver) or operator.sink not in fates:
             continue
         upstream = plan.ancestors(operator.name) | {operator.name}
         if letter.stage in ("decode", "contract") or letter.operator in upstream:
             fates[operator.sink] = fate
-
-
-class _NoTables(dict[str, Any]):
-    """Lookups are not followed: their table is not read for one record."""
-
-    def __missing__(self, name: str) -> Any:
-        raise DefinitionError(
-            Problem("ledger.not_followed", f"the way of a record through the lookup of {name} is not followed")
-        )

@@ -48,7 +48,4 @@ The decision and the stored facts contradict each other. Nothing was published; 
 Either the pipeline has not run, the source or split has another name, or no record begins at this position.
 Positions in files are byte offsets of a record's first byte in the decompressed file; `dead-letters list` shows
 some.""",
-    "ledger.not_followed": """The way of a single record was to be followed through a lookup, which needs the table
-of that run.
-Look at the run's counts instead: `dropless show`.""",
 }
