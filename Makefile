@@ -7,21 +7,29 @@ INSTALL = if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --python $(BIN
 	else $(BIN)/python -m pip install --quiet $(1); fi
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint accept clean
+.PHONY: help test lint accept bench bench-full clean
 
 help:  ## Print this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-.venv/.ready: pyproject.toml constraints.txt  # Everything is installed once; afterwards the commands work offline.
+# Everything is installed once; afterwards the commands work offline. What a user needs comes first and stands alone.
+.venv/.runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv \
 		|| $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'  # 25.1 is the first that knows --group.
+	$(call INSTALL,--constraint constraints.txt --editable .)
+	touch $@
+
+.venv/.ready: .venv/.runtime
 	$(call INSTALL,--constraint constraints.txt --editable '.[postgres]' --group test)
 	touch $@
 
 .venv/.lint: .venv/.ready
 	$(call INSTALL,--constraint constraints.txt --group lint)
 	touch $@
+
+quickstart: .venv/.runtime  ## Set up the environment if need be, and show the main job on generated data, killed on its way.
+	@$(BIN)/python examples/quickstart/quickstart.py
 
 test: .venv/.ready  ## Set up the environment if need be, and run all tests.
 	$(BIN)/python -m pytest -n 2 tests
@@ -34,6 +42,13 @@ lint: .venv/.lint  ## Check style and types.
 accept: .venv/.ready  ## Run the acceptance cases in ACCEPT, where that folder exists, against the installed command.
 	@if [ -f $(ACCEPT)/accept.py ]; then $(BIN)/python $(ACCEPT)/accept.py --cli $(CURDIR)/$(BIN)/dropless; \
 	else echo 'not run: there are no acceptance cases in $(ACCEPT)'; fi
+
+BENCH ?= all
+bench: .venv/.ready  ## Run small benchmarks beside hand-written scripts, a few minutes (BENCH=NAME for one).
+	$(BIN)/python -m bench $(BENCH) --quick
+
+bench-full: .venv/.ready  ## Run all benchmarks at the sizes of bench/README.md, about 20 minutes on 2 quiet cores.
+	$(BIN)/python -m bench $(BENCH)
 
 clean:  ## Remove the environment and caches.
 	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache

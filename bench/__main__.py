@@ -1,4 +1,4 @@
-"""`python -m bench NAME ...`: runs benchmarks and prints a table of each; `--help` names them."""
+"""`python -m bench NAME ...`: runs benchmarks, prints a table of each, and what was reached of every goal."""
 
 from __future__ import annotations
 
@@ -8,68 +8,78 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from bench import data, jobs, rounds
-from bench.jobs import Wanted
+from bench import rounds
+from bench.catalog import BENCHES
+from bench.rounds import Bar, Place, Wanted
 
 HERE = Path(__file__).parent
-LOADED = 0.5
-"""More runnable processes a core than this before the start, and wall times are not to be trusted."""
-
-JOBS: dict[str, tuple[str, Callable[[data.Input, Wanted], rounds.Job]]] = {
-    "ndjson_parquet": ("ndjson", jobs.to_parquet),
-    "csv_parquet": ("csv", jobs.to_parquet),
-    "csv_ndjson": ("csv", jobs.to_ndjson),
-    "csv_sqlite": ("csv", jobs.to_sqlite),
-}
+BUSY = 0.5
+"""With more runnable processes a core than this before the start, wall times are not to be trusted."""
+QUICK = 10
+"""How much smaller `--quick` is."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="+", choices=[*JOBS], metavar="NAME", help=", ".join(JOBS))
-    parser.add_argument("--rows", type=int, default=500_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--bad", type=float, default=0.01, help="share of bad records (0.01)")
-    parser.add_argument("--workers", type=int, default=0, help="worker threads of ours (one for each core)")
-    parser.add_argument("--also", type=Path, action="append", default=[], help="another src tree to run beside ours")
-    parser.add_argument("--data", type=Path, help="keep the input here and use it again")
-    parser.add_argument("--scratch", type=Path, help="where runs may write (a temporary folder)")
-    parser.add_argument("--results", type=Path, default=HERE / "results", help="where the JSON of the run goes")
-    args = parser.parse_args()
-    scratch = Path(tempfile.mkdtemp(prefix="dropless-bench-", dir=args.scratch))
-    wanted = Wanted(args.rows, args.bad, tuple(p.resolve() for p in args.also), args.workers)
+def parser() -> argparse.ArgumentParser:
+    sizes = "\n".join(f"  {name:<17}{b.rows:>11,} {b.unit}: {b.about}" for name, b in BENCHES.items())
+    found = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=__doc__,
+        epilog=f"benchmarks, at the size they have without --rows:\n{sizes}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    found.add_argument("names", nargs="+", choices=[*BENCHES, "all"], metavar="NAME", help="one of those below, or all")
+    found.add_argument("--rows", type=int, help="records (or MB) of input")
+    found.add_argument("--rounds", type=int, default=3)
+    found.add_argument("--quick", action="store_true", help=f"{QUICK} times smaller")
+    found.add_argument("--bad", type=float, default=0.01, help="share of bad records (0.01)")
+    found.add_argument("--workers", type=int, default=0, help="worker threads of ours (one for each core)")
+    found.add_argument("--also", type=Path, action="append", default=[], help="another src tree to run beside ours")
+    found.add_argument("--peer", type=Path, help="a Python that has the peer of the benchmark, where it needs its own")
+    found.add_argument("--data", type=Path, help="keep the inputs here and use them again")
+    found.add_argument("--scratch", type=Path, help="where runs may write (a temporary folder)")
+    found.add_argument("--results", type=Path, default=HERE / "results", help="where the JSON of each run goes")
+    return found
+
+
+def main(given: list[str] | None = None) -> None:
+    args = parser().parse_args(given)
+    scratch = Path(tempfile.mkdtemp(prefix="dropless-bench-", dir=args.scratch)).resolve()
+    place = Place(scratch, args.data.resolve() if args.data else scratch)
     about = announce()
+    bars: list[Bar] = []
     try:
-        for name in args.names:
-            format, make = JOBS[name]
-            folder = (args.data or scratch) / f"{format}-{args.rows}-{args.bad:g}"
-            input = data.make(folder.resolve(), format, args.rows, args.bad)
-            job = make(input, wanted)
-            samples = rounds.measured(job, args.rounds, scratch, lambda text: print(text, file=sys.stderr, flush=True))
-            found = rounds.lines(job, samples)
-            print(rounds.table(job, found, args.rounds) + "\n", flush=True)
-            keep(args.results, name, {"machine": about, "job": job.name, "rows": job.rows, "bytes": job.bytes,
-                                      "samples": [asdict(s) for s in samples], "lines": [asdict(x) for x in found]})  # fmt: skip
+        for name in [n for n, b in BENCHES.items() if b.always] if "all" in args.names else args.names:
+            bench = BENCHES[name]
+            rows = args.rows or bench.rows // (QUICK if args.quick else 1)
+            also = tuple(p.resolve() for p in args.also)
+            report = bench.run(Wanted(rows, args.rounds, args.bad, also, args.workers, args.peer), place)
+            print(report.table + "\n", flush=True)
+            bars += report.bars
+            keep(args.results, name, {"machine": about, **report.facts, "bars": [asdict(b) for b in report.bars]})
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    if bars:
+        print(rounds.summary(bars))
 
 
-def announce() -> dict[str, object]:
+def announce() -> dict[str, Any]:
     """Prints what the figures depend on, with a warning where the machine is busy."""
     about = rounds.machine()
-    print("machine: " + ", ".join(f"{k} {v}" for k, v in about.items()), file=sys.stderr)
-    if about["load"][0] > LOADED * about["cores"]:
-        print("warning: the machine is busy; trust the ratios by CPU, not the wall times", file=sys.stderr)
+    print("machine: " + ", ".join(f"{k} {v}" for k, v in about.items()) + "\n", flush=True)
+    if about["load"][0] > BUSY * about["cores"]:
+        rounds.tell("warning: the machine is busy; trust the ratios by CPU, not the wall times")
     return about
 
 
-def keep(folder: Path, name: str, result: dict[str, object]) -> None:
+def keep(folder: Path, name: str, result: dict[str, Any]) -> None:
+    """The result stands in `folder`, under the benchmark's name and the time."""
     folder.mkdir(parents=True, exist_ok=True)
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    (folder / f"{name}-{result['rows']}-{stamp}.json").write_text(json.dumps(result, indent=1, default=str))
+    (folder / f"{name}-{stamp}.json").write_text(json.dumps(result, indent=1, default=str))
 
 
 if __name__ == "__main__":

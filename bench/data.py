@@ -83,7 +83,8 @@ _JSON_LINE = """
 _CSV_LINE = """
     CASE bad WHEN 1 THEN line || ',surplus' WHEN 2 THEN left(line, 30) ELSE line END AS "{columns}"
     FROM (SELECT bad, CASE bad WHEN 3 THEN '' ELSE event_id END || ',' || user_id || ',' || ts || ','
-        || CASE WHEN i % 100 = 1 THEN '"' || page || E'?q=\\n""x"", y"' ELSE page END
+        || CASE WHEN i % 100 = 1 THEN '"' || page || E'?q=\\n""x"", y&from=newsletter"'
+                ELSE page || '?from=newsletter-of-spring&campaign=7' END
         || ',' || country || ',' || quantity || ',' || amount || ',' || mobile AS line
 """
 

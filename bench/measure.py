@@ -1,4 +1,4 @@
-"""Run one command and say what it cost: CPU seconds of it and its children, wall time, peak memory of the process tree."""
+"""Runs one command and says what it cost: CPU seconds with its children, wall time, peak memory of the process tree."""
 
 from __future__ import annotations
 
@@ -28,13 +28,8 @@ class Cost:
     stdout: str = ""
 
 
-def run(
-    command: Sequence[str | Path],
-    cwd: Path,
-    env: Mapping[str, str] | None = None,
-    codes: Sequence[int] = (0,),
-) -> Cost:
-    """Runs the command to its end; raises `CommandFailed` where it exits with none of `codes`."""
+def run(command: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None = None) -> Cost:
+    """Runs the command to its end; raises `CommandFailed` where it does not exit with 0."""
     out, err = cwd / ".stdout", cwd / ".stderr"
     with out.open("wb") as stdout, err.open("wb") as stderr:
         begun = time.perf_counter()
@@ -46,7 +41,7 @@ def run(
         wall = time.perf_counter() - begun
     process.returncode = os.waitstatus_to_exitcode(status)
     printed = out.read_text(errors="replace")
-    if process.returncode not in codes:
+    if process.returncode:
         told = err.read_text(errors="replace")[-2000:]
         raise CommandFailed(f"{' '.join(map(str, command))} exited {process.returncode}\n{printed[-2000:]}\n{told}")
     peak = max(watch.peak_kib, usage.ru_maxrss) / 1024

@@ -2,8 +2,9 @@
 
     python duckdb_files.py ndjson|csv parquet|ndjson|sqlite INPUT OUTPUT [--strict] [--writer pyarrow] [--reject FILE]
 
-`--strict` refuses what an implicit cast would let through (NDJSON: `true` or `4.7` as a whole number, a number in quotes),
-or a CSV line that breaks the grammar. `--reject` keeps the refused rows in a file, as the decoded columns.
+`--strict` refuses what an implicit cast would let through (NDJSON: `true` or `4.7` as a whole
+number, a number in quotes), or a CSV line that breaks the grammar. `--reject` keeps the refused
+rows in a file, as the decoded columns.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ JSON_KINDS = {
     "DECIMAL(12, 2)": ("UBIGINT", "BIGINT", "DOUBLE"),
     "BOOLEAN": ("BOOLEAN",),
 }
-REQUIRED = ("event_id", "user_id", "ts", "country", "quantity", "amount")
+JSON_OPTIONS = "format = 'newline_delimited', ignore_errors = true"
 GOOD = """
     event_id IS NOT NULL AND user_id IS NOT NULL AND ts IS NOT NULL AND country IS NOT NULL AND quantity IS NOT NULL
     AND amount IS NOT NULL AND quantity BETWEEN 1 AND 100 AND amount >= 0 AND regexp_full_match(country, '[A-Z]{2}')
@@ -48,10 +49,10 @@ def reading(format: str, path: str, strict: bool) -> str:
         return f"SELECT * FROM read_csv('{path}', columns = {{{columns}}}, delim = ',', {options})"
     if not strict:
         columns = ", ".join(f"{name}: '{kind}'" for name, kind in TYPES.items())
-        return f"SELECT * FROM read_json('{path}', columns = {{{columns}}}, format = 'newline_delimited', ignore_errors = true)"
+        return f"SELECT * FROM read_json('{path}', columns = {{{columns}}}, {JSON_OPTIONS})"
     columns = ", ".join(f"{name}: 'JSON'" for name in TYPES)
     typed = ", ".join(_strictly(name, kind) for name, kind in TYPES.items())
-    read = f"read_json('{path}', columns = {{{columns}}}, format = 'newline_delimited', ignore_errors = true)"
+    read = f"read_json('{path}', columns = {{{columns}}}, {JSON_OPTIONS})"
     return f"SELECT {typed} FROM {read}"
 
 
