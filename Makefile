@@ -7,7 +7,7 @@ INSTALL = if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --python $(BIN
 	else $(BIN)/python -m pip install --quiet $(1); fi
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint accept bench bench-full clean
+.PHONY: help quickstart test lint accept bench bench-full clean
 
 help:  ## Print this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,4 +51,4 @@ bench-full: .venv/.ready  ## Run all benchmarks at the sizes of bench/README.md,
 	$(BIN)/python -m bench $(BENCH)
 
 clean:  ## Remove the environment and caches.
-	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache examples/*/build
