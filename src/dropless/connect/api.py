@@ -108,6 +108,8 @@ class Broken:
     raw: bytes
     rule: str
     reason: str
+    context: bytes | None = None
+    """What decodes it alone, where that is not the chunk's context."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ class Decoded:
 
     `rows` has exactly the declared fields with their types, in their order; a cell whose text breaks its type is NULL
     there and listed under a `COLUMN.type` violation. `positions` has one place per row. `raw(indices)` gives the
-    original bytes of those rows. `unknown` names columns the fields do not declare.
+    original bytes of those rows, `contexts(indices)`, where there is one, what decodes each of them alone; else that is
+    `context` for all. `unknown` names columns the fields do not declare.
     """
 
     rows: pa.Table
@@ -126,6 +129,11 @@ class Decoded:
     broken: tuple[Broken, ...] = ()
     unknown: frozenset[str] = frozenset()
     context: bytes = b""
+    contexts: Callable[[np.ndarray], list[bytes]] | None = None
+
+    def contexts_of(self, rows: np.ndarray) -> list[bytes]:
+        """What decodes each of these rows alone."""
+        return self.contexts(rows) if self.contexts is not None else [self.context] * len(rows)
 
 
 class Decoder(ABC):

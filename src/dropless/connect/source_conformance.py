@@ -210,9 +210,10 @@ class SourceConformance:
             expected, given = [], []
             for split in source.splits():
                 for chunk, decoded in zip(c := self.chunks(source, split), self.decoded(source, c), strict=True):
+                    contexts = contexts_by_place(decoded, chunk)
                     for record in records_of(decoded):
                         expected.append(record)
-                        given.append(Record(record[0], record[1], decoded.context or chunk.context))
+                        given.append(Record(record[0], record[1], contexts[record[0]]))
             found = source.decoder().decode_records(given, con)
             assert sorted(records_of(found), key=repr) == sorted(expected, key=repr)
 
@@ -249,6 +250,15 @@ def records_of(decoded: Decoded) -> list[tuple[Any, ...]]:
     ]
     found += [(b.position, bytes(b.raw), None, (b.rule,)) for b in decoded.broken]
     return sorted(found, key=lambda record: record[0])
+
+
+def contexts_by_place(decoded: Decoded, chunk: Chunk) -> dict[int, bytes]:
+    """What decodes each record of a chunk alone."""
+    shared = decoded.context or chunk.context
+    rows = _indices(decoded.rows.num_rows)
+    contexts = decoded.contexts(rows) if decoded.contexts is not None else [shared] * len(rows)
+    found = dict(zip(decoded.positions.to_pylist(), contexts, strict=True))
+    return {**found, **{b.position: shared if b.context is None else b.context for b in decoded.broken}}
 
 
 def _indices(count: int) -> Any:

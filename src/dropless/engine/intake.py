@@ -46,7 +46,7 @@ class Taken:
         rows = order[np.searchsorted(positions, wanted, sorter=order)]
         assert (positions[rows] == wanted).all()
         raws = self.decoded.raw(rows)
-        contexts = [self.decoded.context] * len(rows)
+        contexts = self.decoded.contexts_of(rows)
         return {
             p: (self.source, self.split, self.number, Record(int(w), r, c))
             for p, w, r, c in zip(places, wanted, raws, contexts, strict=True)
@@ -113,7 +113,7 @@ class Intake:
                     rules=[[b.rule] for b in decoded.broken],
                     reasons=[b.reason for b in decoded.broken],
                     raw=[b.raw for b in decoded.broken],
-                    context=decoded.context,
+                    context=[decoded.context if b.context is None else b.context for b in decoded.broken],
                 )
             )
         rows = decoded.rows.append_column(AT, pa.array(places, type=pa.int64()))
@@ -146,7 +146,7 @@ class Intake:
             rules=pa.array(names, type=pa.list_(pa.string())).take(index),
             reasons=pa.array(reasons, type=pa.string()).take(index),
             raw=decoded.raw(which),
-            context=decoded.context,
+            context=decoded.context if decoded.contexts is None else decoded.contexts(which),
         )
 
     def _evaluate(self, rows: pa.Table) -> list[tuple[str, str, np.ndarray]]:

@@ -23,9 +23,9 @@ def letter_table(
     rules: Any,
     reasons: Any,
     raw: Sequence[bytes] | pa.Array,
-    context: bytes,
+    context: bytes | Sequence[bytes],
 ) -> pa.Table:
-    """Returns letters of one split and stage, one row each."""
+    """Returns letters of one split and stage, one row each, with one context for all or one for each."""
     count = len(positions)
 
     def same(value: Any, kind: pa.DataType) -> pa.Array:
@@ -44,7 +44,7 @@ def letter_table(
             rules if isinstance(rules, pa.Array | pa.ChunkedArray) else pa.array(rules, type=pa.list_(pa.string())),
             reasons if isinstance(reasons, pa.Array | pa.ChunkedArray) else pa.array(reasons, type=pa.string()),
             raw if isinstance(raw, pa.Array | pa.ChunkedArray) else pa.array(raw, type=pa.binary()),
-            same(context, pa.binary()),
+            same(context, pa.binary()) if isinstance(context, bytes) else pa.array(context, type=pa.binary()),
         ],
         names=COLUMNS,
     )
