@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dropless.errors import DefinitionError, problem
@@ -16,7 +16,7 @@ from dropless.protocol.facts import EpochFact, Facts, Part, RunFact
 COUNTS = f"e.pipeline = :pipeline AND e.status <> 'aborted' AND e.number >= {SINCE_RESET}"
 """Of an epoch `e`: that its offsets and state count."""
 
-_RUN = "id, pipeline, kind, definition, gated, status, reason, started, finished, details"
+_RUN = "id, pipeline, coalesce(purpose, kind), definition, gated, status, reason, started, finished, details"
 
 
 def run(con: sqlite3.Connection, pipeline: str, number: int) -> Run:
@@ -154,14 +154,19 @@ def state_files(con: sqlite3.Connection, pipeline: str, but_held: bool = False) 
         f" WHERE {counts}{also} ORDER BY f.id",
         {"pipeline": pipeline},
     )
-    chains: dict[str, list[StateFile]] = {}
+    return chains(rows)
+
+
+def chains(rows: Iterable[tuple[Any, ...]]) -> dict[str, list[StateFile]]:
+    """For each operator its latest snapshot and the deltas after it, of files in their order."""
+    found: dict[str, list[StateFile]] = {}
     for row in rows:
         file = StateFile(*row)
         if file.kind == "snapshot":
-            chains[file.operator] = [file]
+            found[file.operator] = [file]
         else:
-            chains.setdefault(file.operator, []).append(file)
-    return chains
+            found.setdefault(file.operator, []).append(file)
+    return found
 
 
 def plan(con: sqlite3.Connection, pipeline: str) -> tuple[str, str] | None:
@@ -174,10 +179,13 @@ def plan(con: sqlite3.Connection, pipeline: str) -> tuple[str, str] | None:
 
 
 def kept_files(con: sqlite3.Connection, pipeline: str) -> set[str]:
-    """Paths of all letters, and of the state files that count, whichever way an open run ends."""
-    kept = {
-        f.path for but_held in (False, True) for chain in state_files(con, pipeline, but_held).values() for f in chain
-    }
+    """Paths of all letters, and of the state files that count, however an open run ends and if the last is undone."""
+    from dropless.ledger import undoing
+
+    outcomes = [state_files(con, pipeline, but_held) for but_held in (False, True)]
+    if (last := undoing.last_run(con, pipeline)) is not None:
+        outcomes.append(undoing.state_before(con, pipeline, last))
+    kept = {f.path for chains in outcomes for chain in chains.values() for f in chain}
     letters = con.execute(
         "SELECT f.path FROM letter_files f JOIN epochs e ON e.id = f.epoch WHERE e.pipeline = ?", (pipeline,)
     )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from dropless.protocol.fates import FATES as FATES
 
-RunKind = Literal["run", "replay", "backfill"]
+RunKind = Literal["run", "replay", "backfill", "undo", "repair"]
 RunStatus = Literal["running", "succeeded", "stopped", "failed"]
 
 
@@ -128,6 +128,21 @@ class Transition:
 
 
 @dataclass(frozen=True)
+class Content:
+    """What an epoch gave to a sink: how many rows, and the sum of their hashes, whatever their order.
+
+    `method` names the hash; sums of two methods cannot be compared. `replaces` are earlier epochs whose rows these took
+    the place of, as a repair does.
+    """
+
+    sink: str
+    rows: int
+    digest: str
+    method: str
+    replaces: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Epoch:
     """Everything that becomes durable together, at the commit point."""
 
@@ -151,6 +166,9 @@ class Epoch:
     """The digest of the plan (`Ledger.remember_plan`) that the state was changed under."""
     tables: Mapping[str, str] = field(default_factory=dict)
     """The digest of the snapshot of each table source that the epoch was computed with (L9)."""
+    contents: tuple[Content, ...] = ()
+    undoes: int | None = None
+    """The run whose epochs no longer count once this one is committed."""
 
 
 @dataclass(frozen=True)

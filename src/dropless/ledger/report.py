@@ -13,10 +13,17 @@ from dropless.ledger.commit import load
 from dropless.ledger.records import LetterFile, OperatorCount, PathCount, Range, Run
 from dropless.protocol.fates import unbalanced
 
+_UNDONE = "EXISTS (SELECT 1 FROM undone u WHERE u.epoch = e.id)"
+_EPOCH_STATUS = f"CASE WHEN {_UNDONE} THEN 'undone' ELSE e.status END"
+_RUN_STATUS = (
+    f"CASE WHEN EXISTS (SELECT 1 FROM epochs e WHERE e.run = runs.id AND {_UNDONE}) THEN 'undone' ELSE status END"
+)
+
 
 def runs(con: sqlite3.Connection, pipeline: str | None, limit: int, before: int | None) -> list[Run]:
     rows = con.execute(
-        "SELECT id, pipeline, kind, definition, gated, status, reason, started, finished, details FROM runs"
+        f"SELECT id, pipeline, coalesce(purpose, kind), definition, gated, {_RUN_STATUS}, reason, started, finished,"
+        " details FROM runs"
         " WHERE (:pipeline IS NULL OR pipeline = :pipeline) AND (:before IS NULL OR id < :before)"
         " ORDER BY id DESC LIMIT :limit",
         {"pipeline": pipeline, "before": before, "limit": limit},
@@ -28,8 +35,8 @@ def epochs(
     con: sqlite3.Connection, pipeline: str, run: int | None, limit: int, before: int | None
 ) -> list[dict[str, Any]]:
     rows = con.execute(
-        """
-        SELECT e.number, e.run, e.status, e.committed, e.definition,
+        f"""
+        SELECT e.number, e.run, {_EPOCH_STATUS}, e.committed, e.definition,
                (SELECT coalesce(sum(records), 0) FROM ranges WHERE epoch = e.id),
                (SELECT coalesce(sum(count), 0) FROM letter_files WHERE epoch = e.id AND kind = 'letters'),
                (SELECT count(*) FROM tokens WHERE epoch = e.id AND published IS NULL)
@@ -50,11 +57,12 @@ def run_report(con: sqlite3.Connection, pipeline: str, number: int) -> dict[str,
     last = con.execute(
         "SELECT contracts, tables FROM epochs WHERE run = ? ORDER BY number DESC LIMIT 1", (number,)
     ).fetchone()
+    undone = con.execute(f"SELECT 1 FROM epochs e WHERE e.run = ? AND {_UNDONE} LIMIT 1", (number,)).fetchone()
     return {
         "pipeline": run.pipeline,
         "run": run.id,
         "kind": run.kind,
-        "status": run.status,
+        "status": "undone" if undone else run.status,
         "reason": run.reason,
         "definition": run.definition,
         "contracts": load(last[0]) if last else {},
@@ -73,7 +81,8 @@ def run_report(con: sqlite3.Connection, pipeline: str, number: int) -> dict[str,
 def epoch_report(con: sqlite3.Connection, pipeline: str, number: int) -> dict[str, Any]:
     """One epoch's facts. Raises DefinitionError `ledger.no_such_run`."""
     row = con.execute(
-        "SELECT e.id, e.run, r.kind, e.status, e.committed, e.definition, e.contracts, e.resets, e.generation, e.tables"
+        f"SELECT e.id, e.run, coalesce(r.purpose, r.kind), {_EPOCH_STATUS}, e.committed, e.definition,"
+        " e.contracts, e.resets, e.generation, e.tables"
         " FROM epochs e JOIN runs r ON r.id = e.run WHERE e.pipeline = ? AND e.number = ?",
         (pipeline, number),
     ).fetchone()

@@ -131,7 +131,20 @@ ALTER TABLE epochs ADD COLUMN tables TEXT NOT NULL DEFAULT '{}';
 """
 # What state was made under decides whether a mended definition may go on with it; `tables` are digests of snapshots.
 
-MIGRATIONS = (_V1, _V2, _V3)
+_V4 = """
+ALTER TABLE runs ADD COLUMN purpose TEXT CHECK (purpose IN ('undo', 'repair'));
+CREATE TABLE contents (
+  epoch INTEGER NOT NULL REFERENCES epochs (id), sink TEXT NOT NULL, rows INTEGER NOT NULL, digest TEXT NOT NULL,
+  method TEXT NOT NULL, replaces TEXT NOT NULL, PRIMARY KEY (epoch, sink)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE undone (
+  epoch INTEGER PRIMARY KEY REFERENCES epochs (id), by INTEGER NOT NULL REFERENCES epochs (id)
+) STRICT;
+"""
+# What was given to each sink, as a digest; which epochs an undo took back (they are aborted since). A run with a
+# purpose has the kind 'replay': like one it reads no ranges and is not resumed.
+
+MIGRATIONS = (_V1, _V2, _V3, _V4)
 """MIGRATIONS[i] turns version i into version i + 1."""
 VERSION = len(MIGRATIONS)
 

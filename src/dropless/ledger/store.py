@@ -12,10 +12,21 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from dropless.errors import LedgerCorrupt, problem
-from dropless.ledger import commit, derive, report, states
+from dropless.ledger import commit, derive, report, states, undoing
 from dropless.ledger.database import Database, translated
 from dropless.ledger.ownership import Owner, Ownership, check_current
-from dropless.ledger.records import Epoch, Progress, Range, Run, RunKind, RunStatus, SplitFact, StateFile, Unpublished
+from dropless.ledger.records import (
+    Content,
+    Epoch,
+    Progress,
+    Range,
+    Run,
+    RunKind,
+    RunStatus,
+    SplitFact,
+    StateFile,
+    Unpublished,
+)
 from dropless.protocol.facts import Facts
 
 FOLDER = ".dropless"
@@ -125,9 +136,17 @@ class Ledger:
         with self.database.write() as con:
             check_current(con, pipeline, generation, "beginning a run")
             cursor = con.execute(
-                "INSERT INTO runs (pipeline, kind, definition, gated, status, reason, started, details)"
-                " VALUES (?, ?, ?, ?, 'running', '', ?, ?)",
-                (pipeline, kind, definition, gated, started or self._clock(), commit.dump(dict(details or {}))),
+                "INSERT INTO runs (pipeline, kind, purpose, definition, gated, status, reason, started, details)"
+                " VALUES (?, ?, ?, ?, ?, 'running', '', ?, ?)",
+                (
+                    pipeline,
+                    "replay" if kind in ("undo", "repair") else kind,
+                    kind if kind in ("undo", "repair") else None,
+                    definition,
+                    gated,
+                    started or self._clock(),
+                    commit.dump(dict(details or {})),
+                ),
             )
             assert cursor.lastrowid is not None
             return derive.run(con, pipeline, cursor.lastrowid)
@@ -230,6 +249,9 @@ class Ledger:
                 commit.upsert_split(con, pipeline, fact)
             commit.insert_letters(con, key, epoch.letters)
             commit.apply_transitions(con, pipeline, key, epoch, kind)
+            undoing.insert_contents(con, key, epoch)
+            if epoch.undoes is not None:
+                undoing.undo_run(con, pipeline, epoch.undoes, key)
 
     # Publishing
 
@@ -286,6 +308,38 @@ class Ledger:
         with translated(folder):
             found = [p for name in ("letters", "state") for p in sorted((folder / name).rglob("*")) if p.is_file()]
         return [path for path in found if path.relative_to(folder).as_posix() not in kept]
+
+    # What sinks were given, and taking it back
+
+    def contents(self, pipeline: str) -> list[tuple[int, Content]]:
+        """(epoch, content) of the committed epochs that count, in their order."""
+        with self.database.read() as con:
+            return undoing.contents(con, pipeline)
+
+    def tokens(self, pipeline: str, sink: str) -> list[tuple[int, bytes, bool]]:
+        """(epoch, token, whether it is published) of the sink's committed epochs since the last reset, in order."""
+        with self.database.read() as con:
+            return undoing.tokens(con, pipeline, sink)
+
+    def last_run(self, pipeline: str) -> int | None:
+        """The latest run that has epochs which count, undos and repairs aside; None where there is none."""
+        with self.database.read() as con:
+            return undoing.last_run(con, pipeline)
+
+    def epochs_of(self, pipeline: str, run: int) -> list[tuple[int, bool]]:
+        """(number, whether it resets) of the run's epochs that count, in order."""
+        with self.database.read() as con:
+            return undoing.epochs_of(con, pipeline, run)
+
+    def undone(self, pipeline: str) -> dict[int, int]:
+        """Epochs that were taken back, each with the epoch that did it."""
+        with self.database.read() as con:
+            return undoing.undone(con, pipeline)
+
+    def state_before(self, pipeline: str, run: int) -> list[StateFile]:
+        """The state files that count once the run is taken back, oldest first for each operator."""
+        with self.database.read() as con:
+            return [f for chain in undoing.state_before(con, pipeline, run).values() for f in chain]
 
     # Reports
 
