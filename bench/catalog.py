@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from bench import data, jobs
+from bench import data, jobs, memory, postgres, replay, startup
 from bench.rounds import Job, Place, Report, Wanted, in_rounds
 
 
@@ -40,4 +40,9 @@ BENCHES: dict[str, Bench] = {
     "csv_half_bad": Bench("the same, half of it bad", 1_000_000, of_files("csv", jobs.to_parquet, 0.5)),
     "csv_ndjson": Bench("CSV to JSON lines", 1_000_000, of_files("csv", jobs.to_ndjson)),
     "csv_sqlite": Bench("CSV to SQLite", 1_000_000, of_files("csv", jobs.to_sqlite)),
+    "postgres": Bench("CSV to PostgreSQL", 1_000_000, postgres.postgres),
+    "memory": Bench("peak memory and time at 1, 3 and 10 times the size", 300, memory.memory, "MB"),
+    "replay": Bench("dead letters through a mended contract", 1_000_000, replay.replay),
+    "start": Bench("--help, and ten records", 20, startup.start, "times"),
+    "install": Bench("a wheel into a fresh environment", 3, startup.install, "times"),
 }

@@ -1,6 +1,6 @@
 """The independent reader: counts the rows that stand at a sink, and adds up two columns. Run as a process of its own.
 
-python count.py parquet|ndjson|sqlite PATH   prints rows, sum of user_id and sum of amount
+python count.py parquet|ndjson|sqlite|postgres PATH|URL   prints rows, sum of user_id and sum of amount
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Found:
     amount: str
 
 
-def at(kind: str, path: Path) -> Found:
+def at(kind: str, path: Path | str) -> Found:
     """Counts in a process of its own, so that nothing of it stays in this one."""
     done = subprocess.run([sys.executable, __file__, kind, path], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -38,6 +38,12 @@ def _count(kind: str, path: str) -> tuple[object, ...]:
             "SELECT count(*), sum(user_id), sum(CAST(round(CAST(amount AS REAL) * 100) AS INTEGER)) FROM events"
         ).fetchone()
         return rows, users, Decimal(cents or 0).scaleb(-2)
+    if kind == "postgres":
+        import psycopg
+
+        with psycopg.connect(path) as server:
+            told = server.execute("SELECT count(*), coalesce(sum(user_id), 0), coalesce(sum(amount), 0) FROM events")
+            return told.fetchone() or ()
     import duckdb
 
     files = path if Path(path).is_file() else f"{path}/**/*.{kind}"

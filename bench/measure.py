@@ -44,8 +44,8 @@ def run(command: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None 
     if process.returncode:
         told = err.read_text(errors="replace")[-2000:]
         raise CommandFailed(f"{' '.join(map(str, command))} exited {process.returncode}\n{printed[-2000:]}\n{told}")
-    peak = max(watch.peak_kib, usage.ru_maxrss) / 1024
-    return Cost(usage.ru_utime + usage.ru_stime, wall, peak, printed)
+    # Not `ru_maxrss`: it holds what this process held before the command took its place.
+    return Cost(usage.ru_utime + usage.ru_stime, wall, watch.peak_kib / 1024, printed)
 
 
 class _Watch:
@@ -67,7 +67,8 @@ class _Watch:
 
     def _follow(self) -> None:
         while not self._over.wait(POLL_SECONDS):
-            self.peak_kib = max(self.peak_kib, sum(resident_kib(pid) for pid in tree(self.pid)))
+            now = sum(resident_kib(pid) for pid in tree(self.pid))
+            self.peak_kib = max(self.peak_kib, now, peak_kib(self.pid))
 
 
 def tree(pid: int) -> list[int]:
@@ -92,6 +93,15 @@ def resident_kib(pid: int) -> int:
     except (OSError, ValueError):
         return 0
     return held["VmRSS:"] + max(0, _anonymous_files_kib(pid) - held["RssShmem:"])
+
+
+def peak_kib(pid: int) -> int:
+    """The most that this one process ever held, also between two looks."""
+    try:
+        with open(f"/proc/{pid}/status") as status:
+            return next((int(line.split()[1]) for line in status if line.startswith("VmHWM:")), 0)
+    except OSError:
+        return 0
 
 
 def _anonymous_files_kib(pid: int) -> int:
