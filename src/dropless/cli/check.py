@@ -97,6 +97,10 @@ def plan(path: str, pipeline: str | None, as_json: bool) -> None:
             click.echo(f"  contract of {source}: {change}")
     for change in found.state_changes:
         click.echo(f"  state: {change}")
+    if found.needs != "nothing":
+        click.echo(
+            f"  a run is refused unless asked for with --{found.needs}{'' if found.needs == 'full' else ' or --full'}"
+        )
     for effect in found.effects:
         click.echo(f"  {effect}")
     print_problems(found.changed)

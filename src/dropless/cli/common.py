@@ -33,6 +33,12 @@ workers = click.option(
 )
 take_over = click.option("--take-over", is_flag=True, help="Fence off a runner that is still alive; run instead of it.")
 
+from_now = click.option(
+    "--from-now",
+    is_flag=True,
+    help="Go on after a change of the definition: what was taken stays as it was taken.",
+)
+
 
 def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
     """Coded errors end the command with their exit code; nothing a user can cause shows a traceback."""

@@ -36,7 +36,11 @@ def explain(what: str, pipeline: str | None, as_json: bool) -> None:
         else:
             click.echo(click.style(what, bold=True) + "\n\n" + CODES[what])
         return
-    if re.fullmatch(r"[a-z]+\.[a-z_]+", what) and not os.path.exists(what) and not what.endswith((".yaml", ".yml", ".py")):
+    if (
+        re.fullmatch(r"[a-z]+\.[a-z_]+", what)
+        and not os.path.exists(what)
+        and not what.endswith((".yaml", ".yml", ".py"))
+    ):
         raise _unknown(what)
     _pipeline(what, pipeline, as_json)
 

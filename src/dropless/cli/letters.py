@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dropless.cli.common import as_json, definition, guarded, open_ledger, take_over, which, workers
+from dropless.cli.common import as_json, definition, from_now, guarded, open_ledger, take_over, which, workers
 from dropless.cli.completion import complete_letters, complete_sources
 from dropless.cli.facts import show_facts
 from dropless.cli.output import number, print_json, print_line, print_problems, table
@@ -180,7 +180,9 @@ def edit_letter(
     elif body is None:
         click.echo("nothing changed")
     else:
-        click.echo(f"dead letter {letter_id} is edited; replay it: dropless dead-letters replay {path} --id {letter_id}")
+        click.echo(
+            f"dead letter {letter_id} is edited; replay it: dropless dead-letters replay {path} --id {letter_id}"
+        )
 
 
 def _read(file: str) -> bytes:
@@ -198,6 +200,7 @@ def _read(file: str) -> bytes:
 @click.option("--dry-run", is_flag=True, help="Show before and after of each letter; write nothing.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="Of a dry run.")
 @click.option("--after", metavar="ID", help="Of a dry run: the id the last page ended with.")
+@from_now
 @take_over
 @workers
 @guarded
@@ -208,6 +211,7 @@ def replay_letters(
     dry_run: bool,
     limit: int,
     after: str | None,
+    from_now: bool,
     take_over: bool,
     workers: int,
     **options: Any,
@@ -232,7 +236,7 @@ def replay_letters(
 
         rehearse(project, chosen, limit, after, as_json)
         return
-    report = replay(project, chosen, Options(kind="replay", take_over=take_over, workers=workers))
+    report = replay(project, chosen, Options(kind="replay", take_over=take_over, from_now=from_now, workers=workers))
     if as_json:
         print_json(report.to_json())
     else:

@@ -76,7 +76,11 @@ def _unknown(said: str, name: str, known: Iterable[str]) -> DefinitionError:
 
 def _show(title: str, columns: Mapping[str, frozenset[Origin]], rows: frozenset[Origin]) -> None:
     click.echo(click.style(title, bold=True))
-    lines = [[name, *_origin(o)] if i == 0 else ["", *_origin(o)] for name, origins in columns.items() for i, o in _all(origins)]
+    lines = [
+        [name, *_origin(o)] if i == 0 else ["", *_origin(o)]
+        for name, origins in columns.items()
+        for i, o in _all(origins)
+    ]
     lines += [["(rows)" if i == 0 else "", *_origin(o)] for i, o in enumerate(sorted(rows))]
     table(lines, ["column", "from", "how"])
     click.echo()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from dropless.cli.common import as_json, definition, guarded, take_over, which, workers
+from dropless.cli.common import as_json, definition, from_now, guarded, take_over, which, workers
 from dropless.cli.completion import complete_sources
 from dropless.cli.facts import show_facts
 from dropless.cli.output import print_json, print_problems
@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 @as_json
 @take_over
 @click.option("--full", is_flag=True, help="Read everything again and replace every target's contents.")
+@from_now
 @workers
 @guarded
-def run(path: str, pipeline: str | None, as_json: bool, take_over: bool, full: bool, workers: int) -> None:
+def run(
+    path: str, pipeline: str | None, as_json: bool, take_over: bool, full: bool, from_now: bool, workers: int
+) -> None:
     """Take what is new, exactly once, and deliver it.
 
     Goes on where the last run ended, also where that one was killed. Refused records become dead letters; the
@@ -48,6 +51,7 @@ def run(path: str, pipeline: str | None, as_json: bool, take_over: bool, full: b
                 kind="backfill" if full else "run",
                 take_over=take_over,
                 full=full,
+                from_now=from_now,
                 workers=workers,
                 observe=None if as_json else view.observe,
             ),

@@ -33,6 +33,7 @@ def session() -> duckdb.DuckDBPyConnection:
     con: duckdb.DuckDBPyConnection | None = getattr(_local, "con", None)
     if con is None:
         con = _local.con = duckdb.connect(config={"threads": 1})
+        con.execute("SET GLOBAL TimeZone = 'UTC'")  # For its cursors.
         con.execute("SET TimeZone = 'UTC'")
     return con
 

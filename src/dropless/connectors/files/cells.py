@@ -1,7 +1,7 @@
 """Text to typed columns, strictly: what does not spell a value of its type is NULL and named, never coerced.
 
-Works on whole columns. A quick look at bytes finds the few cells that are not spelled in the plainest way; only these
-are examined with regular expressions. DuckDB then converts, which it does faster than anything else at hand.
+Works on whole columns. `plain` converts the cells that are spelled in the plainest way; only the others are examined
+here, with regular expressions, and converted by DuckDB. Both give the same value for the same text.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dropless.connectors.files.plain import UNIT_DIGITS, plainly
 from dropless.connectors.files.types import Type
 
 INTEGER = r"^[+-]?[0-9]+$"
@@ -28,66 +29,41 @@ STAMP = (
 )
 UUID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 TRUE, FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
-_UNIT_DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 _TICKS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-
-_DIGITS = np.zeros(256, bool)
-_DIGITS[48:58] = True
-_DECIMAL_BYTES = _DIGITS.copy()
-_DECIMAL_BYTES[46] = True
-
-
-class Texts:
-    """A column of text as numpy sees it: bytes and offsets, without copying."""
-
-    def __init__(self, array: pa.Array) -> None:
-        if array.offset or not pa.types.is_string(array.type):
-            array = pa.concat_arrays([array.cast(pa.string())])
-        self.array = array
-        offsets, data = array.buffers()[1:3]
-        self.offsets = np.frombuffer(offsets, np.int32, len(array) + 1) if len(array) else np.zeros(1, np.int32)
-        self.data = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
-        self.lengths = np.diff(self.offsets)
-
-    def rows_of(self, at: np.ndarray) -> np.ndarray:
-        """The rows in which the bytes at these (ascending) offsets stand."""
-        return np.searchsorted(self.offsets, at, side="right") - 1
-
-    def rows_with_other_bytes(self, allowed: np.ndarray) -> np.ndarray:
-        """The rows that hold another byte than the allowed ones; a leading minus sign is allowed."""
-        low, high = int(self.offsets[0]), int(self.offsets[-1])
-        other = np.flatnonzero(~allowed[self.data[low:high]]) + low
-        if not len(other):
-            return other
-        rows = self.rows_of(other)
-        odd = (other != self.offsets[rows]) | (self.data[other] != 45)
-        return np.unique(rows[odd])
 
 
 def convert(columns: Sequence[tuple[pa.Array, Type]], con: Any) -> list[tuple[pa.Array, np.ndarray]]:
     """Each column of text as its type, and a mask of the cells that are text but not a value of that type."""
-    if not columns or not len(columns[0][0]):
-        return [(pa.nulls(0, node.arrow), np.zeros(0, bool)) for _, node in columns]
-    normal = [_normal(array, node, con) for array, node in columns]
-    asked = {
-        f"c{i}": texts
-        for i, ((texts, _), (_, node)) in enumerate(zip(normal, columns, strict=True))
-        if texts is not None
-    }
-    typed: dict[str, pa.ChunkedArray] = {}
-    if asked:
-        table = pa.table(asked)
-        items = ", ".join(f"TRY_CAST({c} AS {_cast_type(columns[int(c[1:])][1])}) AS {c}" for c in asked)
-        result = con.from_arrow(table).select(items).to_arrow_table()
-        typed = {c: result.column(c) for c in asked}
-    out = []
-    for i, ((array, node), (_, finish)) in enumerate(zip(columns, normal, strict=True)):
-        value = _one(typed[f"c{i}"]) if f"c{i}" in typed else None
-        made = finish(value)
-        if made.type != node.arrow:
-            made = made.cast(node.arrow)
-        out.append((made, _lost(array, made)))
-    return out
+    found = []
+    for array, node in columns:
+        made = _typed(array, node, con) if len(array) else pa.nulls(0, node.arrow)
+        found.append((made, _lost(array, made)))
+    return found
+
+
+def _typed(array: pa.Array, node: Type, con: Any) -> pa.Array:
+    plain = plainly(array, node)
+    if plain is None:
+        return _examined(array, node, con)
+    made, rest = plain
+    if not len(rest):
+        return made
+    mask = np.zeros(len(array), bool)
+    mask[rest] = True
+    return pc.replace_with_mask(made, pa.array(mask), _examined(array.take(pa.array(rest)), node, con))
+
+
+def _examined(array: pa.Array, node: Type, con: Any) -> pa.Array:
+    """Every cell looked at closely."""
+    texts, finish = _normal(array, node, con)
+    value = None
+    if texts is not None and texts.null_count == len(texts):
+        value = pa.nulls(len(texts), _cast_arrow(node))
+    elif texts is not None:
+        cast = f"TRY_CAST(c AS {_cast_type(node)}) AS c"
+        value = _one(con.from_arrow(pa.table({"c": texts})).select(cast).to_arrow_table().column("c"))
+    made = finish(value)
+    return made if made.type == node.arrow else made.cast(node.arrow)
 
 
 def _lost(before: pa.Array, after: pa.Array) -> np.ndarray:
@@ -104,6 +80,11 @@ def _cast_type(node: Type) -> str:
     return "TIMESTAMP_NS" if node.text == "TIMESTAMP_NS" else "TIMESTAMP" if node.kind == "timestamp" else node.text
 
 
+def _cast_arrow(node: Type) -> pa.DataType:
+    """The Arrow type in which DuckDB gives out what `_cast_type` names."""
+    return pa.timestamp("ns" if node.text == "TIMESTAMP_NS" else "us") if node.kind == "timestamp" else node.arrow
+
+
 def _same(value: Any) -> Any:
     return value
 
@@ -116,15 +97,15 @@ def _normal(array: pa.Array, node: Type, con: Any) -> tuple[Any, Any]:
         case "bool":
             return None, lambda _: _booleans(array)
         case "int":
-            return _examined(array, _DIGITS, lambda t: _stripped(t, INTEGER)), _same
+            return _stripped(array, INTEGER), _same
         case "float":
-            return _examined(array, _DECIMAL_BYTES, lambda t: _stripped(t, NUMBER)), _finite
+            return _stripped(array, NUMBER), _finite
         case "decimal":
-            return _decimals(array, node), _same
+            return _exact_decimals(array, node), _same
         case "date":
-            return _dates(array), _same
+            return _matching(array, DATE, but="0000"), _same
         case "timestamp":
-            texts, shift = _stamps(array, node)
+            texts, shift = _offset_stamps(array, node)
             return texts, lambda value: _shifted(value, shift, node)
         case "time":
             return _matching(array, TIME), _same
@@ -154,28 +135,17 @@ def _documents(array: pa.Array, node: Type, con: Any) -> pa.Array:
     return made.take(pa.array(np.arange(len(made)), mask=wrong))
 
 
-def _examined(array: pa.Array, plain: np.ndarray, examine: Any) -> pa.Array:
-    """`array` with the cells that are not plain replaced by what `examine` makes of them."""
-    texts = Texts(array)
-    rows = texts.rows_with_other_bytes(plain)
-    return _replaced(array, rows, examine)
-
-
-def _replaced(array: pa.Array, rows: np.ndarray, examine: Any) -> pa.Array:
-    if not len(rows):
-        return array
-    mask = np.zeros(len(array), bool)
-    mask[rows] = True
-    return pc.replace_with_mask(array, pa.array(mask), examine(array.take(pa.array(rows))))
-
-
 def _stripped(texts: pa.Array, pattern: str) -> pa.Array:
     texts = pc.ascii_trim(texts, characters=" \t")
     return pc.if_else(pc.match_substring_regex(texts, pattern), texts, pa.scalar(None, pa.string()))
 
 
-def _matching(texts: pa.Array, pattern: str) -> pa.Array:
-    return pc.if_else(pc.match_substring_regex(texts, pattern), texts, pa.scalar(None, pa.string()))
+def _matching(texts: pa.Array, pattern: str, but: str = "") -> pa.Array:
+    """The cells of this pattern; none that begins with `but`."""
+    good = pc.match_substring_regex(texts, pattern)
+    if but:
+        good = pc.and_(good, pc.invert(pc.starts_with(texts, but)))
+    return pc.if_else(good, texts, pa.scalar(None, pa.string()))
 
 
 def _finite(value: pa.Array) -> pa.Array:
@@ -192,19 +162,6 @@ def _booleans(array: pa.Array) -> pa.Array:
     return pc.if_else(known, true, pa.scalar(None, pa.bool_()))
 
 
-def _decimals(array: pa.Array, node: Type) -> pa.Array:
-    """Cells with more decimals than the scale, or oddly spelled, are examined by digit: DuckDB would round."""
-    texts = Texts(array)
-    rows = texts.rows_with_other_bytes(_DECIMAL_BYTES)
-    low, high = int(texts.offsets[0]), int(texts.offsets[-1])
-    points = np.flatnonzero(texts.data[low:high] == 46) + low
-    if len(points):
-        at = texts.rows_of(points)
-        long = texts.offsets[at + 1] - points - 1 > node.scale
-        rows = np.union1d(rows, at[long])
-    return _replaced(array, rows, lambda t: _exact_decimals(t, node))
-
-
 _NUMBER = re.compile(NUMBER)
 
 
@@ -213,6 +170,9 @@ def _exact_decimals(texts: pa.Array, node: Type) -> pa.Array:
     out: list[str | None] = []
     for text in texts.to_pylist():
         made = None
+        if text is None:
+            out.append(None)
+            continue
         # An exponent beyond all digits of the type cannot be meant; it would only cost memory.
         if _NUMBER.match(stripped := text.strip(" \t")) and len(stripped) < 400:
             value = Decimal(stripped)
@@ -235,82 +195,11 @@ def _cut(value: Decimal, scale: int) -> str:
     return f"{whole}.{decimals[:scale]}" if scale else whole
 
 
-def _dates(array: pa.Array) -> pa.Array:
-    texts = Texts(array)
-    valid = texts.lengths == 10
-    rows = np.flatnonzero(valid)
-    odd = ~_spelled(texts, rows, b"dddd-dd-dd")
-    refused = np.union1d(rows[odd], np.flatnonzero(~valid))
-    refused = refused[np.asarray(array.is_valid().to_numpy(zero_copy_only=False), bool)[refused]]
-    return _replaced(array, refused, lambda t: pa.nulls(len(t), pa.string()))
-
-
-def _spelled(texts: Texts, rows: np.ndarray, layout: bytes) -> np.ndarray:
-    """Which of these rows, all as long as `layout`, have digits at its d and elsewhere its characters; no year 0."""
-    if not len(rows):
-        return np.zeros(0, bool)
-    begin = texts.offsets[:-1][rows]
-    width = len(layout)
-    if len(rows) == len(texts.lengths):
-        cells = texts.data[begin[0] : begin[0] + width * len(rows)].reshape(-1, width)
-    else:
-        cells = texts.data[begin[:, None] + np.arange(width)]
-    good = np.ones(len(rows), bool)
-    for i, c in enumerate(layout):
-        column = cells[:, i]
-        if c == 100:  # d
-            good &= (column - 48).astype(np.uint8) < 10
-        elif c == 84:  # T
-            good &= (column == 84) | (column == 32)
-        else:
-            good &= column == c
-    spelled: np.ndarray = good & (cells[:, 0] | cells[:, 1] | cells[:, 2] | cells[:, 3] != 48)
-    return spelled
-
-
-def _stamps(array: pa.Array, node: Type) -> tuple[pa.Array, np.ndarray | None]:
-    """Date and time without offset, as text, and the offsets to take off (in ticks of the type), None for none."""
-    texts = Texts(array)
-    plain = np.zeros(len(array), bool)
-    digits = _UNIT_DIGITS[getattr(node.arrow, "unit", "us")]
-    for layout in _LAYOUTS:
-        if len(layout) - 20 > digits:
-            continue  # More decimals than the type holds.
-        rows = np.flatnonzero(texts.lengths == len(layout))
-        if not len(rows):
-            continue
-        good = _spelled(texts, rows, layout)
-        if len(layout) > 10:
-            hour = texts.offsets[:-1][rows] + 11
-            good &= (texts.data[hour] != 50) | (texts.data[hour + 1] < 52)  # DuckDB would take 24:00:00.
-        plain[rows[good]] = True
-    rest = np.flatnonzero(~plain & np.asarray(array.is_valid().to_numpy(zero_copy_only=False), bool))
-    if not len(rest):
-        return array, None
-    shift = np.zeros(len(array), np.int64)
-
-    def examine(part: pa.Array) -> pa.Array:
-        text, offset = _offset_stamps(part, node)
-        shift[rest] = offset
-        return text
-
-    return _replaced(array, rest, examine), shift
-
-
-_LAYOUTS = (
-    b"dddd-dd-ddTdd:dd:dd",
-    b"dddd-dd-dd",
-    b"dddd-dd-ddTdd:dd:dd.ddd",
-    b"dddd-dd-ddTdd:dd:dd.dddddd",
-    b"dddd-dd-ddTdd:dd",
-)
-
-
 def _offset_stamps(texts: pa.Array, node: Type) -> tuple[pa.Array, np.ndarray]:
     parts = pc.extract_regex(texts, STAMP)
     date, time, fraction, zone = (pc.struct_field(parts, n) for n in ("date", "time", "fraction", "zone"))
     nothing = pa.scalar(None, pa.string())
-    digits = _UNIT_DIGITS[getattr(node.arrow, "unit", "us")]
+    digits = UNIT_DIGITS[getattr(node.arrow, "unit", "us")]
     # More decimals than the type holds are refused unless they are zeros.
     kept = pc.utf8_slice_codeunits(fraction, 0, digits) if digits else pc.if_else(pc.is_valid(fraction), "", nothing)
     over = pc.utf8_slice_codeunits(fraction, digits, 18)

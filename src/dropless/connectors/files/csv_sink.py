@@ -46,7 +46,6 @@ class CsvSink(FileSink[CsvSinkConfig]):
         if len(config.delimiter) != 1 or config.delimiter in '"\r\n':
             text = f'sink "{context.name}": {config.delimiter!r} cannot be the delimiter of a CSV file'
             raise DefinitionError(problem("sink.delimiter", text, hint="one character, neither a quote nor a line end"))
-        self._con = text_connection()
         fields = [f for f in self.schema if f.name not in self.partition_by]
         cells = (_cell(quote_name(f.name), f.type, config.delimiter) for f in fields)
         self._line = f" || {quote_text(config.delimiter)} || ".join(cells) + " || chr(10)"
@@ -54,14 +53,10 @@ class CsvSink(FileSink[CsvSinkConfig]):
         self._header = f"{names}\n".encode() if config.header else b""
 
     def open_part(self, path: Path, first: pa.Table) -> PartWriter:
-        return TextPart(path, self._con.cursor(), self._line, self._header)
+        return TextPart(path, text_connection(), self._line, self._header)
 
     def join_parts(self, parts: Sequence[Path], into: Path) -> None:
         join_text(parts, into, self._header)
-
-    def close(self) -> None:
-        super().close()
-        self._con.close()
 
 
 def _cell(sql: str, kind: Any, delimiter: str) -> str:

@@ -21,8 +21,10 @@ import pyarrow.compute as pc
 
 from dropless.connect.api import NOTHING, CommitPermit, Refusal, Replaces, Sink, SinkContext
 from dropless.connect.config import Secret, field
+from dropless.connect.inspect import Inspector
 from dropless.connect.marker import Marker
 from dropless.connectors.files.file_errors import sink_errors
+from dropless.connectors.files.file_digest import file_digest
 from dropless.connectors.files.file_parts import Lane, PartWriter, encode, partition_folder
 from dropless.connectors.files.file_target import LocalTarget, Names, StagedFile, Target, Token
 from dropless.connectors.files.file_types import arrow_schema
@@ -73,6 +75,7 @@ class FileSink(Sink[F], Generic[F]):
     ending: ClassVar[str]
     batch_rows: int = 122_880
     intervals: ClassVar[bool] = True
+    tells_epochs = True
 
     def __init__(self, config: F, context: SinkContext) -> None:
         super().__init__(config, context)
@@ -149,7 +152,8 @@ class FileSink(Sink[F], Generic[F]):
         folders = {self._folder(values) for values in state.replaces.partitions}
         if self._overwrite:
             folders |= {file.final.rpartition("/")[0] for file in files}
-        return Token(epoch, files, state.replaces.everything, tuple(sorted(folders))).pack()
+        replaces = state.replaces
+        return Token(epoch, files, replaces.everything, tuple(sorted(folders)), replaces.epochs).pack()
 
     def commit(self, token: bytes, permit: CommitPermit) -> None:
         told = Token.unpack(token)
@@ -163,6 +167,21 @@ class FileSink(Sink[F], Generic[F]):
             self._target.publish(told.files, self._overwrite)
             self._target.mark(Marker(told.epoch, permit.generation, permit.ledger))
             self._target.settle(told.epoch)
+
+    def inspect(self) -> Inspector:
+        from dropless.connectors.files.file_inspect import inspector_of
+
+        return inspector_of(self)
+
+    @property
+    def target(self) -> Target:
+        """Where the files are."""
+        return self._target
+
+    @property
+    def names(self) -> Names:
+        """How the files are called."""
+        return self._names
 
     def abort(self, epoch: int) -> None:
         state = self._epochs.pop(epoch, None)
@@ -193,9 +212,11 @@ class FileSink(Sink[F], Generic[F]):
     def _replaced(self, token: Token) -> list[str]:
         """Our files that the epoch takes the place of, except those that its own files will replace by name."""
         finals = {file.final for file in token.files}
-        if not (token.everything or token.folders):
+        if not (token.everything or token.folders or token.epochs):
             return []
-        found = self._target.ours(self._names, None if token.everything else token.folders)
+        found = self._target.ours(self._names, None if token.everything or token.epochs else token.folders)
+        if token.epochs:
+            return [path for path, epoch in found if epoch in token.epochs]
         return [path for path, epoch in found if epoch < token.epoch and path not in finals]
 
     def _folder(self, values: tuple[Any, ...]) -> str:
@@ -280,4 +301,5 @@ def _typed(value: Any, kind: Any) -> Any:
 
 def _described(path: Path, final: str) -> StagedFile:
     found = path.stat()
-    return StagedFile(f"{path.parent.name}/{path.name}", final, found.st_size, found.st_mtime_ns)
+    staged = f"{path.parent.name}/{path.name}"
+    return StagedFile(staged, final, found.st_size, found.st_mtime_ns, file_digest(path))

@@ -85,6 +85,10 @@ class StoreTarget:
                     found.add((info.path[len(self._base) + 1 :], epoch))
         return sorted(found)
 
+    def open(self, path: str) -> Any:
+        """A final object as a file of pyarrow's, to be read. Raises OSError."""
+        return self._fs.open_input_file(f"{self._base}/{path}")
+
     def remove(self, paths: Iterable[str]) -> None:
         for path in paths:
             self._fs.delete_file(f"{self._base}/{path}")

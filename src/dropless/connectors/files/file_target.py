@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import orjson
+import pyarrow as pa
 
 from dropless.connect.marker import Marker
 from dropless.connectors.files.file_parts import encode
@@ -36,29 +37,35 @@ class StagedFile:
     final: str
     size: int
     modified: int
+    digest: str = ""
+    """Of the bytes; what `verify` compares the published file with."""
 
 
 @dataclass(frozen=True)
 class Token:
-    """What one epoch publishes. `folders` are the partitions it replaces, all of them where `everything`."""
+    """What one epoch publishes. `folders` are the partitions it replaces, all of them where `everything`; of `epochs` all
+    appended files go."""
 
     epoch: int
     files: tuple[StagedFile, ...] = ()
     everything: bool = False
     folders: tuple[str, ...] = ()
+    epochs: tuple[int, ...] = ()
 
     @property
     def empty(self) -> bool:
-        return not (self.files or self.everything or self.folders)
+        return not (self.files or self.everything or self.folders or self.epochs)
 
     def pack(self) -> bytes:
-        files = [[f.staged, f.final, f.size, f.modified] for f in self.files]
-        return orjson.dumps({"epoch": self.epoch, "files": files, "all": self.everything, "folders": self.folders})
+        files = [[f.staged, f.final, f.size, f.modified, f.digest] for f in self.files]
+        told = {"epoch": self.epoch, "files": files, "all": self.everything, "folders": self.folders}
+        return orjson.dumps({**told, "epochs": self.epochs})
 
     @classmethod
     def unpack(cls, token: bytes) -> Token:
         told = orjson.loads(token)
-        return cls(told["epoch"], tuple(StagedFile(*f) for f in told["files"]), told["all"], tuple(told["folders"]))
+        files = tuple(StagedFile(*f) for f in told["files"])
+        return cls(told["epoch"], files, told["all"], tuple(told["folders"]), tuple(told.get("epochs", ())))
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,8 @@ class Target(Protocol):
     def ours(self, names: Names, folders: Iterable[str] | None) -> list[tuple[str, int]]: ...
 
     def remove(self, paths: Iterable[str]) -> None: ...
+
+    def open(self, path: str) -> Any: ...
 
     def publish(self, files: Iterable[StagedFile], fixed: bool) -> None: ...
 
@@ -165,6 +174,10 @@ class LocalTarget:
                     if epoch is not None:
                         found.append((_join(folder, entry.name), epoch))
         return sorted(found)
+
+    def open(self, path: str) -> Any:
+        """A final file as one of pyarrow's own, to be read. Raises OSError."""
+        return pa.OSFile(str(self._root / path), "rb")
 
     def remove(self, paths: Iterable[str]) -> None:
         """The files are gone, and partition folders that became empty."""

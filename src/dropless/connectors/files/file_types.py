@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from dropless.connect.api import Field
+from dropless.connect.cast import session
 from dropless.errors import DefinitionError, problem
 
 # A type stands before a comma, a bracket or the end; a struct field of that name stands before its type.
@@ -18,10 +18,8 @@ _LOSSY = re.compile(r"\b(BIT|TIMETZ|TIME WITH TIME ZONE|BIGNUM|VARIANT|GEOMETRY)
 
 def arrow_schema(sink: str, columns: Sequence[Field], *, intervals: bool = True) -> pa.Schema:
     """The schema of written files. Raises DefinitionError `sink.type_unsupported` for each lost column."""
-    with duckdb.connect(config={"threads": 1}) as con:
-        con.execute("SET TimeZone = 'UTC'")
-        items = ", ".join(f"CAST(NULL AS {c.type}) AS {quote_name(c.name)}" for c in columns)
-        found = con.sql(f"SELECT {items} LIMIT 0").to_arrow_table().schema
+    items = ", ".join(f"CAST(NULL AS {c.type}) AS {quote_name(c.name)}" for c in columns)
+    found = session().sql(f"SELECT {items} LIMIT 0").to_arrow_table().schema
     fields, problems = [], []
     for column, arrow in zip(columns, found, strict=True):
         kept = _kept(arrow.type, intervals)

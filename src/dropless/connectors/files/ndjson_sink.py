@@ -38,12 +38,11 @@ class NdjsonSink(FileSink[NdjsonSinkConfig]):
 
     def __init__(self, config: NdjsonSinkConfig, context: SinkContext) -> None:
         super().__init__(config, context)
-        self._con = text_connection()
         json_columns = {c.name for c in context.columns if c.type.upper() == "JSON"}
         self._line = _line(pa.schema([f for f in self.schema if f.name not in self.partition_by]), json_columns)
 
     def open_part(self, path: Path, first: pa.Table) -> PartWriter:
-        return TextPart(path, self._con.cursor(), self._line)
+        return TextPart(path, text_connection(), self._line)
 
     def join_parts(self, parts: Sequence[Path], into: Path) -> None:
         join_text(parts, into)
@@ -55,10 +54,6 @@ class NdjsonSink(FileSink[NdjsonSinkConfig]):
                 bad = [i for i, value in enumerate(rows.column(name).to_pylist()) if not _finite_value(value)]
                 refusals += [Refusal(i, f"{name}.finite", "JSON has no NaN and no infinity") for i in bad]
         return refusals
-
-    def close(self) -> None:
-        super().close()
-        self._con.close()
 
 
 def _line(schema: pa.Schema, json_columns: set[str]) -> str:

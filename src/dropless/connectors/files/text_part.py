@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from dropless.connect.cast import session
 from dropless.connectors.files.file_types import quote_text
 
 RENDER_ROWS = 65_536
@@ -54,12 +55,8 @@ def join_text(parts: Sequence[Path], into: Path, header: bytes = b"") -> None:
 
 
 def text_connection() -> Any:
-    """A DuckDB connection that renders in UTC, on the calling thread alone."""
-    import duckdb
-
-    con = duckdb.connect(config={"threads": 1})
-    con.execute("SET GLOBAL TimeZone = 'UTC'")
-    return con
+    """A DuckDB connection that renders in UTC, on the calling thread alone. The caller closes it."""
+    return session().cursor()
 
 
 def _text_of(lines: Any) -> memoryview:
