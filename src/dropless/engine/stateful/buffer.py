@@ -36,7 +36,10 @@ class Buffer:
         self._store.begin()
         con, table = self._store.con, quote(self.name)
         view = f"{self.name} rows"
-        con.register(view, rows)
+        # L11: what is registered lives until the transaction ends, also when it is unregistered. A reader of loose
+        # batches that has been read to its end holds nothing.
+        con.register(view, pa.RecordBatchReader.from_batches(rows.schema, iter(rows.to_batches())))
+        del rows
         try:
             if not self._spilled:
                 con.execute(f"CREATE OR REPLACE TABLE {table} AS FROM {quote(view)}")

@@ -301,8 +301,10 @@ class _Epoch:
             raise ConnectorError(problem("state.out_of_memory", message, operator.where, hint)) from error
 
     def _give(self, operator: Operator, out: Slices) -> int:
-        # L6: where a record can have several rows, they are counted together, so they flow together.
-        size = max(out.num_rows, 1) if operator.fans_out else WHOLE_ROWS
+        # L6: where a record can have several rows, they are counted together, so they flow together. Rows of an
+        # updating relation stand for no records any more: they flow in slices (L11).
+        together = operator.fans_out and operator.changes == "append-only"
+        size = max(out.num_rows, 1) if together else WHOLE_ROWS
         for rows in out.tables(size):
             self._take(self._stage._lane.push(operator.name, rows, self._restrict))
         return out.num_rows
@@ -312,7 +314,7 @@ class _Epoch:
             if consumer in self._stage._executors:
                 self._stage.feed(consumer, index, rows)
             else:
-                self._edge(consumer, index).add(rows)
+                self._edge(consumer, index, rows)
         for name, count in flow.counts.items():
             total = self._between.setdefault(name, Counts())
             total.rows_in += count.rows_in
@@ -324,14 +326,13 @@ class _Epoch:
         self._outputs.refused += flow.refused
         self._outputs.verdicts += flow.verdicts
 
-    def _edge(self, consumer: str, index: int) -> Buffer:
+    def _edge(self, consumer: str, index: int, rows: pa.Table) -> None:
         key = (consumer, index)
         if key not in self._edges:
             self._edges[key] = Buffer(self._stage._store, f"{consumer}#{index}#edge")
-        buffer = self._edges[key]
-        if buffer.bytes > self._stage._limit:
-            buffer.spill()
-        return buffer
+        self._edges[key].add(rows)
+        if sum(b.bytes for b in self._edges.values()) > self._stage._limit:
+            max(self._edges.values(), key=lambda b: b.bytes).spill()  # L11
 
     def result(self) -> StageResult:
         """What the epoch came to; state files are not written yet."""
