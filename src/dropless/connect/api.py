@@ -8,13 +8,16 @@ decoding are apart so that decoding can run in several threads. A sink makes an 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    from dropless.connect.inspect import Inspector
 
 C = TypeVar("C")
 
@@ -207,6 +210,19 @@ class Source(ABC, Generic[C]):
     def splits(self) -> list[Split]:
         """Returns what can be read now, in reading order (sorted by id). Raises ConnectorError `source.*`."""
 
+    @property
+    def unbounded(self) -> bool:
+        """True where splits have no end: `read` gives empty chunks while there is nothing, and a run goes on."""
+        return False
+
+    def reconcile(self, splits: list[Split], committed: Collection[str]) -> tuple[list[Split], list[Problem], set[str]]:
+        """Called with what is listed and the ids of splits of which something is committed, once they are known.
+
+        Returns the splits to read, what is wrong with the others, and the committed ids whose absence that explains;
+        any other committed split that is not listed is `source.changed`.
+        """
+        return splits, [], set()
+
     @abstractmethod
     def open(self, split: Split, start: Offset | None) -> SplitReader:
         """Returns a reader at `start`, or at the split's beginning."""
@@ -222,6 +238,10 @@ class Source(ABC, Generic[C]):
     def order(self, offset: Offset) -> int:
         """The position `offset` stands at, for progress and for locating a record in a range."""
         return int(offset.value)
+
+    def committed(self, offsets: Mapping[str, Offset]) -> None:
+        """These offsets by split are committed in the ledger, which alone counts (L2); for others to see. Never raises."""
+        return
 
     def fetch(self, split: Split, position: int, start: Offset | None) -> Record | None:
         """Returns the record that begins at `position`, reading from `start`; None where no record begins there."""
@@ -266,6 +286,8 @@ class Replaces:
 
     everything: bool = False
     partitions: tuple[tuple[Any, ...], ...] = ()
+    epochs: tuple[int, ...] = ()
+    """Of an append sink that `tells_epochs`: all that these earlier epochs gave it goes."""
 
 
 NOTHING = Replaces()
@@ -297,6 +319,9 @@ class Sink(ABC, Generic[C]):
     delivery: ClassVar[Literal["transactional", "idempotent", "at-least-once"]]
     modes: ClassVar[frozenset[str]]
     config_type: ClassVar[type]
+    tells_epochs: ClassVar[bool] = False
+    """Whether the target shows which epoch appended a row. Where it does not, `write` of an append sink also takes rows
+    with `OP` -1: one row equal to it goes."""
 
     def __init__(self, config: C, context: SinkContext) -> None:
         self.config = config
@@ -337,6 +362,10 @@ class Sink(ABC, Generic[C]):
     @abstractmethod
     def abort(self, epoch: int) -> None:
         """Nothing of the epoch is left after this."""
+
+    def inspect(self) -> Inspector | None:
+        """Returns what reads the target for a comparison; None where the connector has no such thing."""
+        return None
 
     def forget(self, token: bytes) -> None:
         """Removes what `prepare` left for a token that will never be committed, or was committed and is settled."""

@@ -178,7 +178,7 @@ class TextInspector(FileInspector):
         return told if isinstance(told, dict) else {"": text}
 
     def read(self, stream: Any) -> Iterator[pa.Table]:
-        rest, inside, first = b"", False, self._header
+        rest, first = b"", self._header
         while True:
             block = stream.read(BLOCK)
             data = rest + block

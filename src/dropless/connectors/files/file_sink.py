@@ -23,8 +23,8 @@ from dropless.connect.api import NOTHING, CommitPermit, Refusal, Replaces, Sink,
 from dropless.connect.config import Secret, field
 from dropless.connect.inspect import Inspector
 from dropless.connect.marker import Marker
-from dropless.connectors.files.file_errors import sink_errors
 from dropless.connectors.files.file_digest import file_digest
+from dropless.connectors.files.file_errors import sink_errors
 from dropless.connectors.files.file_parts import Lane, PartWriter, encode, partition_folder
 from dropless.connectors.files.file_target import LocalTarget, Names, StagedFile, Target, Token
 from dropless.connectors.files.file_types import arrow_schema

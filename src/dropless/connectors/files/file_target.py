@@ -43,8 +43,8 @@ class StagedFile:
 
 @dataclass(frozen=True)
 class Token:
-    """What one epoch publishes. `folders` are the partitions it replaces, all of them where `everything`; of `epochs` all
-    appended files go."""
+    """What one epoch publishes. `folders` are the partitions it replaces, all of them where `everything`; all files
+    that `epochs` appended go."""
 
     epoch: int
     files: tuple[StagedFile, ...] = ()
