@@ -46,6 +46,7 @@ class EpochWork:
         only: frozenset[str] | None = None,
         fresh: bool = False,
         resumed: bool = False,
+        begin: frozenset[str] = frozenset(),
     ) -> None:
         self.project = project
         self.tools = tools
@@ -68,7 +69,7 @@ class EpochWork:
         if resets:
             tools.stage.reset()
         elif fresh:
-            tools.stage.reset(o.name for o in self._collects() if o.scope == "run")
+            tools.stage.reset({o.name for o in self._collects() if o.scope == "run"} | begin)
         self._add_tables()
 
     def _delivers(self) -> list[Deliver]:
@@ -271,6 +272,7 @@ class EpochWork:
             contracts=self.tools.contract_digests,
             held=self.run.gated,
             resets=self.resets,
+            plan=self.tools.plan_digest,
         )
 
     def committed(self) -> None:

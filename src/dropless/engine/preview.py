@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from dropless.engine.project import Project, contract_texts
+from dropless.engine import keep
+from dropless.engine.project import Project, contract_texts, pinned_fields
 from dropless.engine.reading import Selection, survey
 from dropless.engine.tools import split_time
 from dropless.errors import ConnectorError, Problem
 from dropless.ledger.store import Ledger
-from dropless.plan.fingerprint import fingerprint
 from dropless.plan.ir import STATEFUL, Collect, Deliver
 
 
@@ -37,6 +37,8 @@ class Preview:
     definition_changed: bool
     contract_changes: dict[str, list[str]] = field(default_factory=dict)
     state_changes: tuple[str, ...] = ()
+    needs: str = "nothing"
+    """What `run` must be asked for: "nothing", "from-now" or "full"."""
     effects: tuple[str, ...] = ()
     unpublished: int = 0
 
@@ -60,6 +62,7 @@ class Preview:
             "definition_changed": self.definition_changed,
             "contract_changes": self.contract_changes,
             "state_changes": list(self.state_changes),
+            "needs": self.needs,
             "effects": list(self.effects),
             "unpublished": self.unpublished,
         }
@@ -72,14 +75,13 @@ def preview(project: Project, selection: Selection = Selection()) -> Preview:  #
     progress: dict[Any, Any] = {}
     facts: dict[Any, Any] = {}
     latest: list[Any] = []
-    resumes, unpublished, stored = None, 0, {}
+    resumes, unpublished = None, 0
     if ledger is not None:
         progress, facts = ledger.offsets(project.name), ledger.split_facts(project.name)
         latest = ledger.epochs(project.name, limit=1)
         open_run = ledger.open_run(project.name)
         resumes = open_run.id if open_run else None
         unpublished = len(ledger.unpublished(project.name))
-        stored = {name: chain[-1].fingerprint for name, chain in ledger.state_files(project.name).items() if chain}
     ahead: list[Ahead] = []
     changed: list[Any] = []
     for name in project.spec.sources:
@@ -104,6 +106,7 @@ def preview(project: Project, selection: Selection = Selection()) -> Preview:  #
         names = tuple(p.split.id for p in chosen)
         ahead.append(Ahead(name, names, max(0, size), names[0] if names else None, names[-1] if names else None))
         changed += found.changed
+    keeping = keep.examine(project, ledger)
     result = Preview(
         pipeline=project.name,
         first_run=not latest,
@@ -112,7 +115,8 @@ def preview(project: Project, selection: Selection = Selection()) -> Preview:  #
         changed=tuple(changed),
         definition_changed=bool(latest) and latest[0]["definition"] != project.spec.version,
         contract_changes=contract_changes(project, ledger) if ledger is not None and latest else {},
-        state_changes=tuple(state_changes(project, stored)),
+        state_changes=keeping.sentences,
+        needs=keeping.needs,
         effects=tuple(_effects(plan)),
         unpublished=unpublished,
     )
@@ -137,25 +141,13 @@ def contract_changes(project: Project, ledger: Ledger) -> dict[str, list[str]]:
             continue
         text = ledger.contract(old_digest)
         old = None
-        if text is not None and contract is not None and not text.startswith("["):
+        text = pinned_fields(text)[1] if text is not None else None
+        if text is not None and contract is not None:
             old, _ = odcs.loads(text, project.spec.sources[source].contract_schema, contract.file)
         if old is not None and contract is not None:
             found[source] = [f"{c.kind}: {c.sentence}" for c in compare(old, contract)]
         else:
             found[source] = ["the declared columns changed"]
-    return found
-
-
-def state_changes(project: Project, stored: dict[str, str]) -> list[str]:
-    """Sentences about kept state that the present definition does not fit."""
-    plan = project.require()
-    found = []
-    for name, old in stored.items():
-        operator = plan.operators.get(name)
-        if operator is None:
-            found.append(f"{name} is no longer in the definition; its state is not used")
-        elif fingerprint(operator, plan) != old:
-            found.append(f"{name} has other expressions, keys or types than its state was made with")
     return found
 
 

@@ -197,18 +197,31 @@ def _pinned(spec: PipelineSpec) -> dict[str, tuple[Field, ...]]:
         texts = {source: ledger.contract(digest) for source, digest in contracts.items()}
     found = {}
     for source, text in texts.items():
-        if text is not None and text.startswith("["):
-            found[source] = tuple(Field(**f) for f in json.loads(text))
+        if text is not None and (fields := pinned_fields(text)[0]) is not None:
+            found[source] = fields
     return found
+
+
+def pinned_fields(text: str) -> tuple[tuple[Field, ...] | None, str | None]:
+    """What a text of `contract_texts` holds: the pinned columns, if any, and the contract's own text, if any."""
+    if not text.startswith(("[", '{"columns"')):
+        return None, text
+    value = json.loads(text)
+    columns, contract = (value, None) if isinstance(value, list) else (value["columns"], value["contract"])
+    return tuple(Field(**f) for f in columns), contract
 
 
 def contract_texts(project: Project) -> dict[str, tuple[str, str]]:
     """For each source the digest and text of what judges its records: the contract's file, or the pinned columns."""
     found = {}
     for name, contract in project.contracts.items():
+        fields = project.fields[name]
         if contract is not None and project.spec.sources[name].drift != "evolve":
             found[name] = (contract.digest, Path(contract.file).read_text(encoding="utf-8"))
-        elif (fields := project.fields[name]) is not None:
-            text = json.dumps([asdict(f) for f in fields])
+        elif fields is not None:
+            columns: Any = [asdict(f) for f in fields]
+            if contract is not None:
+                columns = {"columns": columns, "contract": Path(contract.file).read_text(encoding="utf-8")}
+            text = json.dumps(columns)
             found[name] = (hashlib.sha256(text.encode()).hexdigest(), text)
     return found

@@ -36,10 +36,11 @@ def owner() -> str:
     return f"pid {os.getpid()} on {socket.gethostname()}"
 
 
-def recover(project: Project, ledger: Ledger, generation: int) -> Recovered:
+def recover(project: Project, ledger: Ledger, generation: int, *, give_up: bool = False) -> Recovered:
     """Aborts what was prepared but not committed, drops what stopped runs left, returns claims, finds what to resume.
 
-    Publishing what is committed is left to the publisher, which does it first of all.
+    With `give_up` an interrupted run that is not itself a full backfill ends here. Publishing what is committed is left
+    to the publisher, which does it first of all.
     """
     sinks = open_sinks(project)
     run = ledger.open_run(project.name)
@@ -68,6 +69,10 @@ def recover(project: Project, ledger: Ledger, generation: int) -> Recovered:
         # anew.
         ledger.finish_run(generation, run, "failed" if run.gated else "succeeded", "interrupted")
         run = None
+    if run is not None and give_up and not run.details.get("full"):
+        # Everything is about to be computed again; the definition may be one the interrupted run cannot go on under.
+        ledger.finish_run(generation, run, "failed", "given up for a full backfill")
+        run = None
     if run is None:
         return Recovered(None, None)
     return Recovered(run, datetime.fromisoformat(run.started))
@@ -81,7 +86,9 @@ def resumed_options(options: Options, run: Run | None, ledger: Ledger) -> Option
     selection = Selection(tuple(chosen.get("splits") or ()), chosen.get("since"), chosen.get("until"))
     begun = bool(ledger.epochs(run.pipeline, run=run.id, limit=1))
     full = bool(run.details.get("full")) and not begun
-    return replace(options, kind=run.kind, full=full, selection=selection, source=run.details.get("source"))
+    from_now = options.from_now or bool(run.details.get("from_now"))
+    source = run.details.get("source")
+    return replace(options, kind=run.kind, full=full, selection=selection, source=source, from_now=from_now)
 
 
 def unfinished(project: Project, run: Run) -> DefinitionError:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from dropless.connect.api import POSITION_BITS, Record
-from dropless.engine import recovery, verdicts
+from dropless.engine import keep, recovery, verdicts
 from dropless.engine.epoch import EpochWork, Extra
 from dropless.engine.failpoint import reach
 from dropless.engine.flow import Flow
@@ -112,6 +112,8 @@ def replay(project: Project, chosen: LetterFilter, options: Options = Options(ki
     begun = time.monotonic()
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger.open(project.spec.folder, create=True))
+        keeping = keep.examine(project, ledger)
+        keeping.require(from_now=options.from_now)
         generation = ledger.acquire(project.name, recovery.owner(), take_over=options.take_over)
         stack.callback(ledger.release, project.name)
         recovered = recovery.recover(project, ledger, generation)
@@ -119,12 +121,12 @@ def replay(project: Project, chosen: LetterFilter, options: Options = Options(ki
             raise recovery.unfinished(project, recovered.run)
         letters = Letters(ledger, project.name)
         started = datetime.now(UTC).replace(tzinfo=None)
-        tools = open_tools(project, ledger, started, options, stack)
+        tools = open_tools(project, ledger, started, options, stack, keeping)
         publisher = stack.enter_context(Publisher(project, ledger, generation, tools.sinks))
         publisher.catch_up()
         if not letters.count(chosen).get("open", 0):
             return ReplayReport(None, 0, 0, seconds=time.monotonic() - begun)
-        remember_versions(project, ledger)
+        remember_versions(project, ledger, keeping)
         run = ledger.begin_run(
             generation,
             project.name,

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dropless.connect.api import Chunk
-from dropless.engine import recovery, verdicts
+from dropless.engine import keep, recovery, verdicts
 from dropless.engine.epoch import EpochWork, Outcome
 from dropless.engine.failpoint import reach
 from dropless.engine.project import Project, contract_texts
@@ -52,15 +52,26 @@ def run(project: Project, options: Options = Options()) -> RunReport:
     project.require()
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger.open(project.spec.folder, create=True))
+        keeping = keep.examine(project, ledger)
+        keep.require(project, ledger, keeping, options)
         generation = ledger.acquire(project.name, recovery.owner(), take_over=options.take_over)
         stack.callback(ledger.release, project.name)
-        return Runner(project, ledger, generation, options, stack).execute()
+        return Runner(project, ledger, generation, options, stack, keeping).execute()
 
 
 class Runner:
     """One execution. Every decision about what stored facts require is `protocol`'s; this class carries it out."""
 
-    def __init__(self, project: Project, ledger: Ledger, generation: int, options: Options, stack: ExitStack) -> None:
+    def __init__(
+        self,
+        project: Project,
+        ledger: Ledger,
+        generation: int,
+        options: Options,
+        stack: ExitStack,
+        keeping: keep.Keeping,
+    ) -> None:
+        self.keeping = keeping
         self.project = project
         self.ledger = ledger
         self.generation = generation
@@ -73,11 +84,11 @@ class Runner:
         self.bytes_total = 0
 
     def execute(self) -> RunReport:
-        recovered = recovery.recover(self.project, self.ledger, self.generation)
+        recovered = recovery.recover(self.project, self.ledger, self.generation, give_up=self.options.full)
         started = recovered.started or datetime.now(UTC).replace(tzinfo=None)
         options = recovery.resumed_options(self.options, recovered.run, self.ledger)
         self.options = options
-        tools = open_tools(self.project, self.ledger, started, options, self.stack)
+        tools = open_tools(self.project, self.ledger, started, options, self.stack, self.keeping)
         run = recovered.run or self._begin(started, tools)
         publisher = self.stack.enter_context(Publisher(self.project, self.ledger, self.generation, tools.sinks))
         publisher.catch_up()
@@ -103,7 +114,7 @@ class Runner:
 
     def _begin(self, started: datetime, tools: Tools) -> Run:
         spec = self.project.spec
-        remember_versions(self.project, self.ledger)
+        remember_versions(self.project, self.ledger, self.keeping)
         selection = self.options.selection
         return self.ledger.begin_run(
             self.generation,
@@ -114,6 +125,7 @@ class Runner:
             started=started.isoformat(),
             details={
                 "full": self.options.full,
+                "from_now": self.options.from_now,
                 "source": self.options.source,
                 "selection": {"splits": selection.splits, "since": selection.since, "until": selection.until},
             },
@@ -146,10 +158,12 @@ class Runner:
     def _epochs(self, run: Run, tools: Tools, cursor: Cursor, publisher: Publisher, *, resumed: bool) -> None:
         first = self.options.full
         closing = resumed or first or bool(tools.tables.loaded) or not self.ledger.epochs(self.project.name, limit=1)
+        closing = closing or self.options.from_now  # From this epoch on the present plan is what state was kept under.
+        begin = self.keeping.begin if self.options.from_now else frozenset()
         fresh = not resumed
         while not cursor.exhausted or closing:
             number = self.ledger.next_epoch(self.project.name)
-            work = EpochWork(self.project, tools, number, run, resets=first, fresh=fresh, resumed=resumed)
+            work = EpochWork(self.project, tools, number, run, resets=first, fresh=fresh, resumed=resumed, begin=begin)
             try:
                 outcome = self._one(work, cursor, tools)
                 if outcome is not None:
@@ -162,6 +176,7 @@ class Runner:
                 work.abort()
                 raise
             first = closing = fresh = False
+            begin = frozenset()
 
     def _one(self, work: EpochWork, cursor: Cursor, tools: Tools) -> Outcome | None:
         scans = tools.scans
@@ -225,9 +240,10 @@ class Runner:
         )
 
 
-def remember_versions(project: Project, ledger: Ledger) -> None:
-    """The texts of the definition and its contracts are kept, under the names that epochs and letters carry."""
+def remember_versions(project: Project, ledger: Ledger, keeping: keep.Keeping) -> None:
+    """The texts of definition, contracts and plan are kept, under the names that epochs and letters carry."""
     file = project.spec.file
     ledger.remember_definition(project.spec.version, file.read_text(encoding="utf-8") if file else "")
     for digest, text in contract_texts(project).values():
         ledger.remember_contract(digest, text)
+    ledger.remember_plan(keeping.digest, keeping.text)

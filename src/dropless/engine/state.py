@@ -13,7 +13,7 @@ import os
 import re
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,6 +98,8 @@ class StateStore:
         self._dropped: dict[str, Chain] = {}
         self._dead: Counter[str] = Counter()
         self._open = False
+        self._accepts: dict[str, str] = {}
+        self._stale: frozenset[str] = frozenset()
         self.names = frozenset(f"{o}/{p.name}{s}" for o, parts in self.parts.items() for p in parts for s in ("", "+"))
         """The names of all tables that hold state or changes of it."""
 
@@ -135,20 +137,26 @@ class StateStore:
 
     # ------------------------------------------------------------ restoring
 
-    def restore(self, files: Iterable[StateFile]) -> None:
+    def restore(
+        self, files: Iterable[StateFile], accepts: Mapping[str, str] | None = None, stale: Iterable[str] = ()
+    ) -> None:
         """The state is what `files` say, oldest first for each operator. They are read at an operator's first use.
 
-        Files of operators the plan no longer has are passed over. Raises DefinitionError `state.changed` where a file
-        was written by an operator that now means something else.
+        `accepts` are the other fingerprints that files of an operator may carry: files of fewer columns, whose rows
+        have NULL in the others. Operators in `stale` begin empty whatever there is of them. Files of operators the plan
+        no longer has are passed over. Raises DefinitionError `state.changed` where a file was written by an operator
+        that now means something else.
         """
         from pyarrow import parquet
 
+        self._accepts, self._stale = dict(accepts or {}), frozenset(stale)
         problems = []
         for file in files:
             operator = self.plan.operators.get(file.operator)
-            if operator is None or file.operator not in self.parts:
+            if operator is None or file.operator not in self.parts or file.operator in self._stale:
                 continue
-            if file.fingerprint != self._fingerprint(operator, self.plan):
+            fits = (self._fingerprint(operator, self.plan), self._accepts.get(file.operator))
+            if file.fingerprint not in fits:
                 message = f'state of "{file.operator}" was kept under another definition of it'
                 hint = "run with --full to compute it again from the beginning"
                 problems.append(problem("state.changed", message, operator.where, hint))
@@ -181,7 +189,11 @@ class StateStore:
         for number, part in enumerate(self.parts[operator]):
             delta = file.kind == "delta"
             columns = part.delta_columns if delta else part.columns
-            items = ", ".join(f"CAST({quote(f'{number}_{c}')} AS {t}) AS {quote(c)}" for c, t in columns)
+            have = self._stored_columns(operator, file, [f"{number}_{c}" for c, _ in columns])
+            items = ", ".join(
+                f"CAST({quote(n) if (n := f'{number}_{c}') in have else 'NULL'} AS {t}) AS {quote(c)}"
+                for c, t in columns
+            )
             source = f"(SELECT {items} FROM read_parquet('{path}') WHERE __part = {number})"
             try:
                 if delta:
@@ -195,6 +207,14 @@ class StateStore:
             except duckdb.Error as error:
                 raise self._unreadable(file, error) from error
 
+    def _stored_columns(self, operator: str, file: StateFile, wanted: list[str]) -> set[str]:
+        """Of the wanted columns those that the file has: all, unless it is of an accepted older fingerprint."""
+        from pyarrow import parquet
+
+        if file.fingerprint != self._accepts.get(operator):
+            return set(wanted)
+        return set(wanted) & set(parquet.read_schema(self.locate(file)).names)
+
     def _unreadable(self, file: StateFile, error: Exception) -> LedgerCorrupt:
         message = f'state file "{file.path}" of "{file.operator}" cannot be read: {str(error).splitlines()[0]}'
         return LedgerCorrupt(problem("state.unreadable", message, None, "restore the file, or run with --full"))
@@ -203,8 +223,8 @@ class StateStore:
         """The named operators (all, if None) have empty state, as part of the open epoch."""
         self.begin()
         for operator in self.parts if operators is None else operators:
-            if operator in self._chains:
-                self._dropped.setdefault(operator, self._chains.pop(operator))
+            if operator in self._chains or operator in self._stale:
+                self._dropped.setdefault(operator, self._chains.pop(operator, Chain()))
             if operator in self._loaded:
                 for part in self.parts[operator]:
                     self.con.execute(f"DELETE FROM {self.table(operator, part.name)}")

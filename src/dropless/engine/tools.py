@@ -25,6 +25,7 @@ from dropless.ledger.store import Ledger
 from dropless.plan.ir import Plan, Scan
 
 if TYPE_CHECKING:
+    from dropless.engine.keep import Keeping
     from dropless.engine.run import Options
 
 
@@ -44,6 +45,7 @@ class Tools:
     folder: Path
     contract_digests: Mapping[str, str]
     split_names: dict[int, str]
+    plan_digest: str
     unknown: dict[str, set[str]] = field(default_factory=dict)
 
     def load_tables(self, ledger: Ledger, run: Run, *, pinned: bool) -> None:
@@ -84,7 +86,9 @@ def open_sinks(project: Project) -> dict[str, Sink[Any]]:
     return {name: project.sink(name, staging / name) for name in project.spec.sinks}
 
 
-def open_tools(project: Project, ledger: Ledger, started: datetime, options: Options, stack: ExitStack) -> Tools:
+def open_tools(
+    project: Project, ledger: Ledger, started: datetime, options: Options, stack: ExitStack, keeping: Keeping
+) -> Tools:
     """Opens everything a run needs; `stack` closes it. Nothing is written to any target."""
     plan = project.require()
     settings = project.spec.settings
@@ -107,7 +111,8 @@ def open_tools(project: Project, ledger: Ledger, started: datetime, options: Opt
     session.set_run_started(con, started)
     store = StateStore(plan, folder / "state", con)
     if not options.full:
-        store.restore([f for chain in ledger.state_files(project.name).values() for f in chain])
+        files = [f for chain in ledger.state_files(project.name).values() for f in chain]
+        store.restore(files, keeping.accepts, keeping.begin)
     table_con = session.connect(threads=1, memory_mib=None, folder=scratch)
     stack.callback(table_con.close)
     session.set_run_started(table_con, started)
@@ -122,4 +127,4 @@ def open_tools(project: Project, ledger: Ledger, started: datetime, options: Opt
     stack.callback(pool.close)
     digests = {name: digest for name, (digest, _) in contract_texts(project).items()}
     scans = {o.source: o for o in plan.operators.values() if isinstance(o, Scan)}
-    return Tools(plan, scans, sources, sinks, setup, pool, stage, store, tables, folder, digests, names)
+    return Tools(plan, scans, sources, sinks, setup, pool, stage, store, tables, folder, digests, names, keeping.digest)

@@ -15,7 +15,7 @@ COMMON = {f.name for f in fields(Operator)}
 def fingerprint(operator: Operator, plan: Plan) -> str:
     """The digest of an operator's kind, expressions, keys and inputs' columns; names of relations do not count."""
     inputs = [_shape(plan.operators[name]) for name in operator.inputs]
-    return _digest([type(operator).__name__, _own(operator), _shape(operator), inputs])
+    return _digest([type(operator).__name__, own(operator), _shape(operator), inputs])
 
 
 def upstream(operator: Operator, plan: Plan) -> str:
@@ -34,7 +34,7 @@ def _shape(operator: Operator) -> list[Any]:
     return [[[c.name, c.type] for c in operator.columns], operator.changes, operator.places, operator.table]
 
 
-def _own(operator: Operator) -> dict[str, Any]:
+def own(operator: Operator) -> dict[str, Any]:
     """The fields of the operator's own class, and a Last's key."""
     own = {f.name: _plain(getattr(operator, f.name)) for f in fields(operator) if f.name not in COMMON}
     if not isinstance(operator, Scan):
