@@ -38,6 +38,8 @@ BENCHES: dict[str, Bench] = {
     "csv_parquet": Bench("CSV to Parquet", 2_000_000, of_files("csv", jobs.to_parquet)),
     "ndjson_half_bad": Bench("the same, half of it bad", 1_000_000, of_files("ndjson", jobs.to_parquet, 0.5)),
     "csv_half_bad": Bench("the same, half of it bad", 1_000_000, of_files("csv", jobs.to_parquet, 0.5)),
+    "ndjson_guarantees": Bench("guarantees on and off", 2_000_000, of_files("ndjson", jobs.guarantees)),
+    "csv_guarantees": Bench("guarantees on and off", 2_000_000, of_files("csv", jobs.guarantees)),
     "csv_ndjson": Bench("CSV to JSON lines", 1_000_000, of_files("csv", jobs.to_ndjson)),
     "csv_sqlite": Bench("CSV to SQLite", 1_000_000, of_files("csv", jobs.to_sqlite)),
     "postgres": Bench("CSV to PostgreSQL", 1_000_000, postgres.postgres),

@@ -79,6 +79,32 @@ def to_parquet(input: data.Input, wanted: Wanted) -> Job:
     return Job(name, input.rows, input.bytes, expected(input), tuple(variants), goals)
 
 
+def guarantees(input: data.Input, wanted: Wanted) -> Job:
+    """What the guarantees cost: the engine with all of them beside the same engine without."""
+    sink = 'parquet: {path: "out"}, mode: append'
+
+    def found(folder: Path) -> object:
+        return count.at("parquet", folder / "out")
+
+    def unguarded(name: str, *more: str) -> Variant:
+        def command(folder: Path) -> Sequence[str | Path]:
+            return [sys.executable, PEERS / "unguarded.py", folder / "pipeline.yaml", *more]
+
+        return Variant(name, command, definition(input, sink), found)
+
+    letters = "no ledger, no digests"
+    variants = [*ours(input, wanted, sink, found), unguarded(letters, "--letters"), unguarded("no guarantee")]
+    goals = (
+        Goal(f"guarantees cost at most 15 % ({input.format})", "no guarantee", 1 / 1.15),
+        Goal(f"ledger and digests cost at most 5 % ({input.format})", letters, 1 / 1.05),
+    )
+    note = (
+        "Both sides decode, check by the contract and write with the same code; `peers/unguarded.py` says what is off."
+    )
+    name = f"{input.format} to parquet, guarantees on and off"
+    return Job(name, input.rows, input.bytes, expected(input), tuple(variants), goals, note)
+
+
 def to_ndjson(input: data.Input, wanted: Wanted) -> Job:
     """CSV to JSON lines: the job faucet-stream was measured on."""
     variants = [
