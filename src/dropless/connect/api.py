@@ -18,6 +18,7 @@ import pyarrow as pa
 
 if TYPE_CHECKING:
     from dropless.connect.inspect import Inspector
+    from dropless.errors import Problem
 
 C = TypeVar("C")
 

@@ -72,8 +72,11 @@ def survey(
     Reads content only of committed splits whose size or time changed.
     """
     backlog = Backlog()
-    listed = {s.id: s for s in splits}
-    for split in splits:
+    listed = {s.id for s in splits}
+    committed = [split for (owner, split), done in progress.items() if owner == name and done.next is not None]
+    readable, problems, explained = source.reconcile(splits, committed)
+    backlog.changed += problems
+    for split in readable:
         key = (name, split.id)
         done, fact = progress.get(key), facts.get(key)
         growing = split.size is None or bool(getattr(source.config, "tail", False))
@@ -92,7 +95,7 @@ def survey(
         start = Offset(done.next) if done is not None and done.next is not None else None
         backlog.pending.append(Pending(name, split, numbers[key], start, growing))
     for (owner, split_id), done in progress.items():
-        if owner == name and split_id not in listed and done.records:
+        if owner == name and split_id not in listed and done.records and split_id not in explained:
             backlog.changed.append(_changed(name, split_id, "is missing"))
     return backlog
 
