@@ -21,7 +21,7 @@ help:  ## Print this help.
 	touch $@
 
 .venv/.ready: .venv/.runtime
-	$(call INSTALL,--constraint constraints.txt --editable '.[postgres]' --group test)
+	$(call INSTALL,--constraint constraints.txt --editable '.[postgres,kafka]' --group test)
 	touch $@
 
 .venv/.lint: .venv/.ready

@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--bad", type=float, default=0.01, help="share of bad records (0.01)")
     found.add_argument("--workers", type=int, default=0, help="worker threads of ours (one for each core)")
     found.add_argument("--also", type=Path, action="append", default=[], help="another src tree to run beside ours")
+    found.add_argument("--no-control", action="store_true", help="run ours only once a round")
     found.add_argument("--peer", type=Path, help="a Python that has the peer of the benchmark, where it needs its own")
     found.add_argument("--data", type=Path, help="keep the inputs here and use them again")
     found.add_argument("--scratch", type=Path, help="where runs may write (a temporary folder)")
@@ -54,8 +55,8 @@ def main(given: list[str] | None = None) -> None:
         for name in [n for n, b in BENCHES.items() if b.always] if "all" in args.names else args.names:
             bench = BENCHES[name]
             rows = args.rows or bench.rows // (QUICK if args.quick else 1)
-            also = tuple(p.resolve() for p in args.also)
-            report = bench.run(Wanted(rows, args.rounds, args.bad, also, args.workers, args.peer), place)
+            also, control = tuple(p.resolve() for p in args.also), not args.no_control
+            report = bench.run(Wanted(rows, args.rounds, args.bad, also, args.workers, control, args.peer), place)
             print(report.table + "\n", flush=True)
             bars += report.bars
             keep(args.results, name, {"machine": about, **report.facts, "bars": [asdict(b) for b in report.bars]})

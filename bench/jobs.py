@@ -46,7 +46,8 @@ def ours(input: data.Input, wanted: Wanted, sink: str, count_at: Callable[[Path]
 
     prepare = definition(input, sink)
     trees = [Variant(f"ours of {t}", command, prepare, count_at, env={"PYTHONPATH": str(t)}) for t in wanted.also]
-    return [*(Variant(name, command, prepare, count_at) for name in (OURS, CONTROL)), *trees]
+    names = (OURS, CONTROL) if wanted.control else (OURS,)
+    return [*(Variant(name, command, prepare, count_at) for name in names), *trees]
 
 
 def by_hand(input: data.Input, name: str, to: str, *more: str, exact: bool = False) -> Variant:

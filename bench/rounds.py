@@ -31,6 +31,8 @@ class Wanted:
     also: tuple[Path, ...] = ()
     """Source trees whose `dropless` runs beside the installed one."""
     workers: int = 0
+    control: bool = True
+    """Whether ours runs twice a round."""
     peer: Path | None = None
 
 
