@@ -26,6 +26,7 @@ CORNERS = [
     r"SELECT max(price, 3) FROM orders GROUP BY item",
     r"SELECT arg_max(id, ts, 2) FROM orders GROUP BY item",
     r"SELECT approx_count_distinct(item) FROM orders GROUP BY day",
+    r"SELECT corr(id, quantity) AS c, regr_slope(id, quantity) AS r, covar_pop(id, quantity) AS v FROM orders GROUP BY paid",
     r"SELECT string_agg(DISTINCT item, ',' ORDER BY item) FROM orders GROUP BY day",
     r"SELECT first(id) AS f, last(id) AS l, any_value(quantity) AS a FROM orders GROUP BY item",
     r"SELECT min(spot), max(tags) FROM orders GROUP BY item",

@@ -356,3 +356,17 @@ def test_no_function_of_the_installed_duckdb_that_varies_passes_as_stable() -> N
     assert {n for n, _, _ in found} & UNSTABLE
     assert [n for n, stability, _ in passed if stability == "VOLATILE"] == []
     assert {n for n, _, types in passed if not any(z in types for z in ZONED)} <= {"timezone", "make_timestamptz"}
+
+
+def test_words_duckdb_keeps_for_itself_name_columns() -> None:
+    """DuckDB reads a bare `at` as the beginning of a time-travel clause; a source may well have such a column."""
+    sources = {"calls": "at TIMESTAMP, number BIGINT"}
+    sql = "SELECT date_trunc('day', at) AS day, max(at) AS last FROM calls WHERE at < now() GROUP BY ALL"
+    found = plan_of(sources, {"t": sql}, {"out": ("t", "overwrite")})
+    assert found.plan is not None, found.problems
+    assert [c.name for c in found.fields["t"]] == ["day", "last"]
+
+
+def test_a_slip_is_reported_in_duckdbs_words_where_no_reading_helps() -> None:
+    found = plan_of({"calls": "at TIMESTAMP"}, {"t": "SELECT max(at FROM calls"}, {"out": ("t", "overwrite")})
+    assert [p.code for p in found.problems] == ["plan.sql_syntax"]

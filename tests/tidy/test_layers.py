@@ -35,7 +35,12 @@ ALLOWED = {
 WORDS = frozenset({"dropless.connect.api", "dropless.connect.config", "dropless.connect.registry"})
 """What pure packages may import of `connect`: words such as Field, the reading of settings, the names of connectors."""
 
-DRIVERS = {"postgres": frozenset({"psycopg"})}
+DRIVERS = {
+    "postgres": frozenset({"psycopg"}),
+    "kafka": frozenset({"confluent_kafka", "fastavro", "google"}),
+}
+SHARED = {"kafka": "files"}
+"""Connector -> another whose formats it reads: JSON and CSV have one decoder, wherever the bytes come from (L9)."""
 CONNECTOR_LIBRARIES = frozenset({"pyarrow", "numpy", "duckdb", "orjson", "xxhash"})
 
 
@@ -100,7 +105,8 @@ def is_foreign(found: Import) -> bool:
         return False
     top, parts = found.target.split(".")[0], found.module.split(".")
     if top == "dropless":
-        return package_of(found.target) == "connectors" and found.target.split(".")[:3] != parts[:3]
+        other = [*found.target.split("."), "", ""][2]
+        return package_of(found.target) == "connectors" and other not in (parts[2], SHARED.get(parts[2]))
     drivers = DRIVERS.get(parts[2], frozenset()) if len(parts) > 2 else frozenset()
     return top not in sys.stdlib_module_names and top not in CONNECTOR_LIBRARIES | drivers
 

@@ -241,7 +241,7 @@ class Source(ABC, Generic[C]):
         return int(offset.value)
 
     def committed(self, offsets: Mapping[str, Offset]) -> None:
-        """These offsets by split are committed in the ledger, which alone counts (L2); for others to see. Never raises."""
+        """These offsets by split are in the ledger, which alone counts (L2); for others to see. Never raises."""
         return
 
     def fetch(self, split: Split, position: int, start: Offset | None) -> Record | None:

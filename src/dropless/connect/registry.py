@@ -16,6 +16,7 @@ SOURCES = {
     "duckdb": "dropless.connectors.duckdb.source:DuckDBSource",
     "sqlite": "dropless.connectors.sqlite.source:SQLiteSource",
     "postgres": "dropless.connectors.postgres.source:PostgresSource",
+    "kafka": "dropless.connectors.kafka.source:KafkaSource",
 }
 SINKS = {
     "csv": "dropless.connectors.files.csv_sink:CsvSink",

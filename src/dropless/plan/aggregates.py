@@ -14,7 +14,7 @@ from sqlglot import exp
 
 from dropless.plan import ir
 from dropless.plan.draft import column
-from dropless.plan.expr import bare, columns_in, function_name, inside, quoted, sql, unparen
+from dropless.plan.expr import bare, columns_in, function_name, inside, is_call, quoted, sql, unparen
 from dropless.plan.names import AGGREGATES
 
 if TYPE_CHECKING:
@@ -287,7 +287,7 @@ def lift_arguments(node: exp.Expr, lift: Callable[[exp.Expr], str]) -> exp.Expr:
     def walk(parent: exp.Expr) -> None:
         for child in list(parent.iter_expressions()):
             if isinstance(child, STRUCTURE) or (
-                child is parent.this and isinstance(parent, STRUCTURE) and _is_call(child)
+                child is parent.this and isinstance(parent, STRUCTURE) and is_call(child)
             ):
                 walk(child)
             elif next(columns_in(child), None) is not None:
@@ -296,10 +296,6 @@ def lift_arguments(node: exp.Expr, lift: Callable[[exp.Expr], str]) -> exp.Expr:
     holder = exp.Paren(this=node)
     walk(node)
     return inside(holder)
-
-
-def _is_call(node: exp.Expr) -> bool:
-    return isinstance(node, exp.Func) and not isinstance(node, (exp.Case, exp.Cast, exp.Binary))
 
 
 def _ordered(call: exp.Expr) -> exp.Expr:

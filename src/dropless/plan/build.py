@@ -5,6 +5,7 @@ All problems of all transforms, checks and sinks are found in one call (L12).
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from dropless.plan.checks import add_checks, contract_checks
 from dropless.plan.draft import RESERVED, Column, Draft, Key, Refuse, Rel, Text, column, did_you_mean
 from dropless.plan.expr import quoted
 from dropless.plan.functions import Function
-from dropless.plan.parse import parse_query, relations_in
+from dropless.plan.parse import parse_query, relations_in, with_quotes
 from dropless.plan.query import Env, Named, Outputs, numbered, plan_query
 from dropless.plan.sinks import add_sinks, refuse_recomputed
 from dropless.spec.model import PipelineSpec, TransformSpec
@@ -215,7 +216,7 @@ class _Builder:
         env = Env(self.draft, text, name, tables)
         before = (dict(self.draft.operators), list(self.draft.recomputed), list(self.draft.notes))
         try:
-            outputs, doubt = self._describe(text)
+            outputs, doubt = self._describe(text, self.trees[name])
             rel = plan_query(self.trees[name], env, name, outputs)
             if doubt is not None:
                 raise doubt
@@ -225,11 +226,15 @@ class _Builder:
             raise
         self._end(name, self._own(name, rel, text))
 
-    def _describe(self, text: Text) -> tuple[Outputs | None, Refuse | None]:
+    def _describe(self, text: Text, tree: exp.Expr) -> tuple[Outputs | None, Refuse | None]:
         """What DuckDB says the whole text gives. Its word on an unknown name is returned: there may be more of them."""
         try:
             return numbered(self.draft.binder.describe(text.sql)), None
         except duckdb.Error as error:
+            if isinstance(error, duckdb.ParserException):
+                with contextlib.suppress(duckdb.Error):
+                    # A column may be called `at`, a word that DuckDB keeps for itself unless it is quoted.
+                    return numbered(self.draft.binder.describe(with_quotes(text.sql, tree))), None
             said, line = message(error)
             if UNKNOWN_NAME.search(said):
                 return None, Refuse(problem("plan.unknown_column", said, text.line(line)))

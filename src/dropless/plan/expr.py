@@ -116,10 +116,16 @@ def function_name(node: exp.Expr) -> str | None:
     """The lower-case name by which DuckDB will see a function call, or None where the node is no call."""
     if isinstance(node, exp.Anonymous):
         return str(node.name).lower()
-    if not isinstance(node, exp.Func) or isinstance(node, (exp.Case, exp.Cast, exp.Binary)):
+    if not is_call(node):
         return None
     found = re.match(r"\s*([A-Za-z_][A-Za-z_0-9]*)\s*\(", sql(node))
     return found.group(1).lower() if found else None
+
+
+def is_call(node: exp.Expr) -> bool:
+    """True where the node is written as a function's name and its arguments. Operators are no calls; corr() is one."""
+    operator = isinstance(node, exp.Binary) and not isinstance(node, exp.AggFunc)
+    return isinstance(node, exp.Func) and not operator and not isinstance(node, (exp.Case, exp.Cast))
 
 
 def is_constant(node: exp.Expr) -> bool:

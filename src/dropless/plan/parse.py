@@ -179,6 +179,17 @@ def _started(kind: str) -> exp.Expr:
     return started
 
 
+def with_quotes(sql: str, tree: exp.Expr) -> str:
+    """The text of the tree, with every name quoted that stands bare in it. Names mean the same quoted or not."""
+    bare = {n.meta["start"]: n.meta["end"] + 1 for n in tree.find_all(exp.Identifier) if "start" in n.meta}
+    parts, at = [], 0
+    for start, end in sorted(bare.items()):
+        name = sql[start:end]
+        parts += [sql[at:start], name if name.startswith('"') else f'"{name}"']
+        at = end
+    return "".join([*parts, sql[at:]])
+
+
 def relations_in(tree: exp.Expr) -> list[exp.Table]:
     """The tables a query names that are not CTEs of its own."""
     return [t for t in tree.find_all(exp.Table) if isinstance(t.this, exp.Identifier) and not _is_cte(t)]
