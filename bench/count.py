@@ -52,7 +52,9 @@ def _count(kind: str, path: str) -> tuple[object, ...]:
         read = f"read_json('{files}', columns = {typed}, format = 'newline_delimited')"
     else:
         read = f"read_parquet('{files}')"
-    return duckdb.sql(f"SELECT count(*), coalesce(sum(user_id), 0), coalesce(sum(amount), 0) FROM {read}").fetchall()[0]
+    counted = duckdb.sql(f"SELECT count(*), coalesce(sum(user_id), 0), coalesce(sum(amount), 0) FROM {read}")
+    assert counted is not None
+    return counted.fetchall()[0]
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ class Server:
         import psycopg
 
         with psycopg.connect(self.url, autocommit=True) as con:
-            con.execute(sql)  # type: ignore[call-overload]
+            con.execute(sql.encode())
 
     def cpu(self) -> float:
         """CPU seconds of the server so far, with those of its processes that have ended."""
@@ -145,7 +145,7 @@ def started() -> Iterator[Server]:
 def _running(programs: Path, folder: Path, as_user: dict[str, Any]) -> Iterator[Server]:
     cluster = folder / "data"
     env = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "TZ": "UTC"}
-    made = [programs / "initdb", "-D", cluster, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]
+    made: list[Any] = [programs / "initdb", "-D", cluster, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]
     subprocess.run(made, check=True, capture_output=True, cwd=folder, env=env, **as_user)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

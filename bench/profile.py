@@ -10,7 +10,7 @@ import argparse
 import sys
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -26,9 +26,9 @@ class Sampler(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.functions: Counter[str] = Counter()
-        self.lines: Counter[str] = Counter()
-        self.threads: Counter[str] = Counter()
+        self.functions: defaultdict[str, float] = defaultdict(float)
+        self.lines: defaultdict[str, float] = defaultdict(float)
+        self.threads: defaultdict[str, float] = defaultdict(float)
         self._used: dict[int, float] = {}
         self._over = threading.Event()
 
@@ -89,7 +89,7 @@ def main() -> None:
     print(f"{total:.2f} CPU s (process: {time.process_time():.2f})")
     for title, booked in (("thread", sampler.threads), ("function", sampler.functions), ("line", sampler.lines)):
         print(f"\n{title}")
-        for name, seconds in booked.most_common(args.top):
+        for name, seconds in sorted(booked.items(), key=lambda item: -item[1])[: args.top]:
             print(f"{seconds:8.2f} {seconds / total:6.1%}  {name}")
 
 

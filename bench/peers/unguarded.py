@@ -28,14 +28,14 @@ from dropless.ledger.writer import LetterWriter
 
 def without_digests() -> None:
     """What is read is no longer digested."""
-    stream.Digest.update = lambda self, data: None  # type: ignore[method-assign,assignment,misc]
-    stream.Digest.take = lambda self: ""  # type: ignore[method-assign,assignment,misc]
+    stream.Digest.update = lambda self, data: None  # type: ignore[method-assign]
+    stream.Digest.take = lambda self: ""  # type: ignore[method-assign]
 
 
 def without_letters() -> None:
     """Refused records are no longer gathered; they are still found and left out."""
-    intake.Intake._letters_of = lambda self, *a: None  # type: ignore[method-assign,assignment,misc]
-    intake.letter_table = lambda **k: None  # type: ignore[assignment]
+    intake.Intake._letters_of = lambda self, *a: None  # type: ignore[method-assign]
+    setattr(intake, "letter_table", lambda **k: None)  # noqa: B010
 
 
 def chunks(source: Any) -> Iterator[tuple[int, Any]]:
