@@ -13,6 +13,7 @@ CORNERS = [
     r"SELECT item, count(*) OVER () FROM orders GROUP BY item",
     r"SELECT id, unnest(list(id)) FROM orders GROUP BY id",
     r"SELECT len(unnest(tags)) FROM orders",
+    r"SELECT id, u.n, u.t FROM (SELECT id, unnest(list_transform(tags, lambda t: {'n': len(t), 't': t})) AS u FROM orders)",
     r"SELECT id FROM orders, unnest(tags) u(tag) WHERE tag = 't1'",
     r"SELECT id, unnest(range(1, len(tags) + 1)) AS n FROM orders",
     r"SELECT * FROM orders o JOIN users u ON o.user_id = u.user_id",

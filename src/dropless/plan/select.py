@@ -291,7 +291,8 @@ class Select:
                     "plan.unsupported", "unnest with options is not planned", node, "unnest one list, without recursive"
                 )
             name = self.free("unnested", [*taken, *names.values()])
-            if self.check_types([argument])[0].startswith("STRUCT"):
+            kind = self.check_types([argument])[0]
+            if kind.startswith("STRUCT") and kind.endswith(")"):
                 raise self.env.refuse(
                     "plan.unsupported", "unnest of a struct is not planned", node, "name its fields: s.a, s.b"
                 )
