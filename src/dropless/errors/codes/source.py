@@ -39,4 +39,16 @@ gone (L1).
 Its committed rows stay in the targets and nothing of it is read, because a position in it would no longer mean
 the same record. Other files run; the command exits with 4.
 Put the original file back, or take the file again: `dropless backfill --split NAME`.""",
+    "source.offsets_gone": """The next offset of a Kafka partition is no longer there: retention deleted records
+that were never read, or the partition is shorter than what was committed (L1).
+The message names topic, partition and offsets; what is there is not read, since the records before it would be lost
+in silence. Bring the records back, or write down that they are lost: `lost: {TOPIC:PARTITION: OFFSET}` in the
+source's settings goes on at that offset. Then lengthen the topic's retention, or run more often.""",
+    "source.topic_recreated": """A Kafka topic was deleted and made again: it has the same name, and other records under
+the offsets that were committed (L1).
+What the old topic delivered stays, nothing of the new one is read. To take the new topic from its start as well, set
+`recreated: read` for the source; to take back what the old one delivered, run with `--full`.""",
+    "source.offsets_too_large": """A Kafka partition has reached an offset that a record's place cannot hold, 2 to
+the 40.
+Few clusters ever get there. Move on to a topic with more partitions.""",
 }
