@@ -16,7 +16,7 @@ ERRORS = frozenset({"errors"})
 PURE = frozenset({"document", "spec", "plan", "contract", "lineage", "protocol"})
 """`document` reads YAML with its lines; it is a module on its own, below the other pure packages."""
 BELOW_ENGINE = ERRORS | PURE | {"connect", "ledger"}
-ABOVE = BELOW_ENGINE | {"engine", "engineer", "observe"}
+ABOVE = BELOW_ENGINE | {"engine", "engineer", "observe", "prove"}
 
 ALLOWED = {
     "errors": frozenset(),
@@ -28,6 +28,7 @@ ALLOWED = {
     "engine": BELOW_ENGINE,
     "engineer": BELOW_ENGINE,
     "observe": BELOW_ENGINE,
+    "prove": BELOW_ENGINE | {"engine"},
     "cli": ABOVE,
 }
 """Package -> packages it may import. None may import `connectors`: the registry names them as text."""

@@ -19,6 +19,7 @@ COMMANDS = {
     "dead-letters": "dropless.cli.letters:dead_letters",
     "lineage": "dropless.cli.lineage:lineage",
     "explain": "dropless.cli.explain:explain",
+    "prove": "dropless.cli.prove:prove",
     "completion": "dropless.cli.completion:completion",
 }
 """Every command and where it lives, in the order of a pipeline's life."""

@@ -146,6 +146,7 @@ def replay(project: Project, chosen: LetterFilter, options: Options = Options(ki
             publisher.discard()
         else:
             publisher.finish()
+        tools.tables.settle()
         facts = ledger.run_report(project.name, run.id)
         report = RunReport(
             project.name, run.id, "replay", closed.status, closed.reasons, tuple(publisher.problems), facts
@@ -197,11 +198,13 @@ class Player:
             outcome = work.finish(None, last=True, observe=lambda _: None, extra=extra)
             assert outcome is not None
             self.ledger.commit(self.generation, self.project.name, outcome.epoch)  # L2, L8
-            work.committed()
-            self.publisher.offer(outcome.epoch)
         except BaseException:
-            work.abort()
+            # L7: what the ledger refers to stays, also where an interrupt came just after the commit point.
+            if not self.ledger.holds(self.generation, self.project.name, number):
+                work.abort()
             raise
+        work.committed()
+        self.publisher.offer(outcome.epoch)
 
     def _compute(self, work: EpochWork, group: Group) -> Again:
         """Runs the letters; returns those refused again, which stay the letters they are."""

@@ -170,11 +170,14 @@ class Runner:
                     if first:
                         reach("backfill")  # What the pipeline delivered so far is about to be replaced.
                     self.ledger.commit(self.generation, self.project.name, outcome.epoch)  # L2: the commit point.
-                    work.committed()
-                    publisher.offer(outcome.epoch)
             except BaseException:
-                work.abort()
+                # L7: what the ledger refers to stays, also where an interrupt came just after the commit point.
+                if not self.ledger.holds(self.generation, self.project.name, number):
+                    work.abort()
                 raise
+            if outcome is not None:
+                work.committed()
+                publisher.offer(outcome.epoch)  # Raises what an earlier epoch met; this one is committed all the same.
             first = closing = fresh = False
             begin = frozenset()
 

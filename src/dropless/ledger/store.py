@@ -253,6 +253,13 @@ class Ledger:
             if epoch.undoes is not None:
                 undoing.undo_run(con, pipeline, epoch.undoes, key)
 
+    def holds(self, generation: int, pipeline: str, number: int) -> bool:
+        """Whether the epoch of that number is committed, and by this generation."""
+        found = self.database.row(
+            "SELECT 1 FROM epochs WHERE pipeline = ? AND number = ? AND generation = ?", (pipeline, number, generation)
+        )
+        return found is not None
+
     # Publishing
 
     def unpublished(self, pipeline: str) -> list[Unpublished]:

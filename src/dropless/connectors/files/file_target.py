@@ -158,11 +158,7 @@ class LocalTarget:
 
     def mark(self, marker: Marker) -> None:
         """The marker is durable after this."""
-        fresh = self._own / "published.next"
-        fresh.write_bytes(orjson.dumps(marker))
-        sync(fresh)
-        fresh.rename(self._own / "published")
-        sync(self._own)
+        _write_durably(self._own / "published", orjson.dumps(marker))
 
     def ours(self, names: Names, folders: Iterable[str] | None) -> list[tuple[str, int]]:
         """The sink's final files in these partitions (None: anywhere), each with the epoch in its name or -1."""
@@ -237,6 +233,7 @@ class LocalTarget:
         with suppress(OSError):  # Not empty: other epochs, or the marker of what is published.
             self._own.rmdir()
             made = self._made()
+            (self._staging / f"{_MADE}.next").unlink(missing_ok=True)
             if os.listdir(self._staging) == [_MADE]:
                 (self._staging / _MADE).unlink()
             self._staging.rmdir()
@@ -251,7 +248,7 @@ class LocalTarget:
         folder.mkdir(parents=True, exist_ok=True)
         above = [str(p) for p in missing if p == self._root or p in self._root.parents]
         if above:
-            (self._staging / _MADE).write_bytes(orjson.dumps(above))
+            _write_durably(self._staging / _MADE, orjson.dumps(above))
         for made in missing:
             sync(made.parent)
 
@@ -284,6 +281,15 @@ def lost(sink: str, file: StagedFile, where: str) -> ConnectorError:
     text = f'sink "{sink}": {file.final} was staged and is neither there nor published in {where}'
     hint = "restore the staging folder, or take the epoch's ranges again with a backfill"
     return ConnectorError(problem("sink.lost", text, hint=hint))
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    """The file is there as a whole, or as it was before, whenever the power fails."""
+    fresh = path.with_name(path.name + ".next")
+    fresh.write_bytes(data)
+    sync(fresh)
+    fresh.rename(path)
+    sync(path.parent)
 
 
 def _join(folder: str, name: str) -> str:

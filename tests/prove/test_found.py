@@ -1,0 +1,84 @@
+"""What `prove` found in the engine, each as the shortest test that would have found it. Laws checked: L2, L4, L7."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dropless.connectors.files.file_target import LocalTarget
+from dropless.connectors.sqlite.sink import SQLiteSink
+from dropless.engine import retry
+from dropless.engine.project import load_one
+from dropless.engine.run import Options, run
+from dropless.errors import ConnectorError, problem
+from dropless.ledger.letters import LetterFilter, Letters
+from dropless.ledger.store import Ledger
+
+from . import shop
+
+SMALL = "settings: {epoch_bytes: 1500B, chunk_bytes: 500B}\n"
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry.time, "sleep", lambda _: None)  # type: ignore[attr-defined]
+
+
+def test_epoch_committed_while_a_sink_is_silent_keeps_its_letters_and_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_waiting: None
+) -> None:
+    """L7: the run ends with the outage, but not by taking back what its last commit refers to."""
+    project = load_one(shop.make(tmp_path, shop.DEFINITION + SMALL))
+
+    def silent(*_: Any) -> None:
+        raise ConnectorError(problem("sink.unreachable", 'sink "summary" does not answer'), retryable=True)
+
+    with monkeypatch.context() as outage:
+        outage.setattr(SQLiteSink, "commit", silent)
+        report = run(project, Options(workers=1))
+        assert report.status == "failed"
+        assert report.exit_code == 4
+    with Ledger.open(tmp_path) as ledger:
+        assert [u.epoch for u in ledger.unpublished("shop")], "nothing was left to publish, so nothing was tested"
+        assert list(Letters(ledger, "shop").list(LetterFilter()))
+    again = run(project, Options(workers=1))
+    assert (again.status, again.exit_code, again.facts["balanced"]) == ("succeeded", 0, True)
+    with Ledger.open(tmp_path) as ledger:
+        assert not ledger.unpublished("shop")
+        places = [(x.split, x.position, x.stage) for x in Letters(ledger, "shop").list(LetterFilter())]
+    assert len(places) == len(set(places)) == 34
+
+
+def test_interrupt_just_after_the_commit_point_takes_nothing_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = load_one(shop.make(tmp_path, shop.DEFINITION + SMALL))
+    commit = Ledger.commit
+
+    def interrupted(self: Ledger, *arguments: Any) -> None:
+        commit(self, *arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as finger:
+        finger.setattr(Ledger, "commit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(project, Options(workers=1))
+    again = run(project, Options(workers=1))
+    assert (again.status, again.exit_code, again.facts["balanced"]) == ("succeeded", 0, True)
+    with Ledger.open(tmp_path) as ledger:
+        assert len(list(Letters(ledger, "shop").list(LetterFilter()))) == 34
+
+
+@pytest.mark.parametrize("torn", [b"", b'["/a/pa'])
+def test_folder_that_a_power_cut_left_half_noted_is_used_again(tmp_path: Path, torn: bytes) -> None:
+    """L10: which folders were made is noted as a whole or not at all, so that an abort can always read it."""
+    target = LocalTarget(tmp_path / "lake", "lake")
+    folder = target.stage(1)
+    (folder / "0-0").write_bytes(b"rows")
+    noted = tmp_path / "lake" / ".dropless-staging" / "made"
+    assert noted.exists()
+    (noted.parent / "made.next").write_bytes(torn)  # Where a cut came while it was written again.
+    target.abort(1)
+    assert not (tmp_path / "lake").exists()
