@@ -5,8 +5,8 @@ Built-ins are literal; others come by entry point `dropless.sources` and `drople
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any
 
 SOURCES = {
@@ -30,12 +30,12 @@ SINKS = {
 
 def source_names() -> list[str]:
     """All words that name a source."""
-    return sorted({*SOURCES, *(e.name for e in entry_points(group="dropless.sources"))})
+    return sorted({*SOURCES, *(e.name for e in _installed("dropless.sources"))})
 
 
 def sink_names() -> list[str]:
     """All words that name a sink."""
-    return sorted({*SINKS, *(e.name for e in entry_points(group="dropless.sinks"))})
+    return sorted({*SINKS, *(e.name for e in _installed("dropless.sinks"))})
 
 
 def source_class(name: str) -> Any:
@@ -52,6 +52,15 @@ def _load(name: str, builtin: dict[str, str], group: str) -> Any:
     if name in builtin:
         module, _, attribute = builtin[name].partition(":")
         return getattr(import_module(module), attribute)
-    for entry in entry_points(group=group, name=name):
-        return entry.load()
+    for entry in _installed(group):
+        if entry.name == name:
+            return entry.load()
     raise KeyError(name)
+
+
+@cache
+def _installed(group: str) -> tuple[Any, ...]:
+    """The entry points of installed packages; looked for once, since every installed package is read for it."""
+    from importlib.metadata import entry_points
+
+    return tuple(entry_points(group=group))

@@ -1,27 +1,28 @@
 """Table relations: read whole as a snapshot pinned for the run, and computed afresh by plain SQL over whole inputs.
 
-A log's rows look them up; an overwrite or upsert sink takes them complete. The snapshot a run began with is kept in a
-file until the run ends, so that a run which is killed and resumed goes on with the same rows (L9).
+A log's rows look them up; an overwrite or upsert sink takes them complete. All contents are files that are mapped, and
+what is computed is computed by DuckDB, which spills: a table may be larger than memory (L11).
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from dropless.connect.api import AT, POSITION_BITS, Source
+from dropless.connect.api import AT, POSITION_BITS, Record, Source
 from dropless.contract.model import Contract
-from dropless.engine.flow import Flow, Refused, RowCount
-from dropless.engine.intake import Intake, Taken
+from dropless.engine import spill
+from dropless.engine.fanout import ascending
+from dropless.engine.flow import Flow, Refused, RowCount, places_of
 from dropless.engine.query import quote
 from dropless.engine.rowwise import Lane
+from dropless.engine.snapshot import Loaded, Snapshots
+from dropless.errors import ConnectorError, DataRefused, Problem
 from dropless.plan.ir import (
     ROWWISE,
     Aggregate,
@@ -36,17 +37,9 @@ from dropless.plan.ir import (
     Operator,
     Plan,
     Scan,
+    Union,
     Unique,
 )
-
-
-@dataclass
-class Loaded:
-    """What reading one table source came to, for the epoch that accounts for it."""
-
-    source: str
-    number: int
-    taken: list[Taken] = field(default_factory=list)
 
 
 class Tables:
@@ -68,9 +61,11 @@ class Tables:
         self._folder = folder
         self.contents: dict[str, pa.Table] = {}
         self.loaded: list[Loaded] = []
+        self.digests: dict[str, str] = {}
         self.flow = Flow()
         self._lane = Lane(plan, con, self.contents, split_sources)
         self._split_sources = split_sources
+        self._snapshots: Snapshots | None = None
 
     @property
     def needed(self) -> list[Scan]:
@@ -82,53 +77,51 @@ class Tables:
 
         With `pinned` the snapshots are those this run began with; its first epoch accounted for them.
         """
+        self._snapshots = snapshots = Snapshots(self._folder, run)
+        if not pinned:
+            snapshots.settle()
+        keep_raws = any(o.table and _may_refuse(o) for o in self._plan.operators.values())
         for scan in self.needed:
-            self._split_sources[numbers[scan.source]] = scan.source
-            file = self._folder / f"run-{run}-{scan.source}.snapshot"
-            if pinned and file.exists():
-                self.contents[scan.name] = pq.read_table(file)
-                continue
-            loaded = self._read(scan, numbers[scan.source])
-            self.loaded.append(loaded)
-            parts = [t.rows for t in loaded.taken]
-            rows = pa.concat_tables(parts) if parts else _empty(scan)
-            self.contents[scan.name] = rows
-            self._pin(file, rows)
+            number = numbers[scan.source]
+            self._split_sources[number] = scan.source
+            before = snapshots.pinned(scan.source) if pinned else None
+            if before is None:
+                source, contract = self._sources[scan.source], self._contracts[scan.source]
+                rows, digest, loaded = snapshots.read(scan, source, contract, self._con, number, keep_raws=keep_raws)
+                self.loaded.append(loaded)
+            else:
+                rows, digest = before
+            self.contents[scan.name], self.digests[scan.source] = rows, digest
         for operator in self._plan.operators.values():
             if operator.table and not isinstance(operator, Scan | Deliver):
                 self.contents[operator.name] = self._compute(operator)
 
     def settle(self) -> None:
         """The run is over: its snapshots are no longer needed."""
-        if self._folder.is_dir():
-            for file in self._folder.glob("*.snapshot"):
-                file.unlink(missing_ok=True)
+        if self._snapshots is not None:
+            self._snapshots.settle()
 
-    def _read(self, scan: Scan, number: int) -> Loaded:
-        source = self._sources[scan.source]
-        intake = Intake(scan.source, source.decoder(), self._contracts[scan.source], self._con)
-        loaded = Loaded(scan.source, number)
-        for split in source.splits():
-            reader = source.open(split, None)
-            try:
-                while (chunk := reader.read()) is not None and chunk.start != chunk.next:
-                    loaded.taken.append(intake.take(chunk, number))
-            finally:
-                reader.close()
-        return loaded
+    def accounted(self) -> None:
+        """The epoch that accounts for what was read is committed."""
+        self.loaded, self.flow = [], Flow()
 
-    def _pin(self, file: Path, rows: pa.Table) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
-        pq.write_table(rows, part, compression="zstd")
-        with part.open("rb") as handle:
-            os.fsync(handle.fileno())
-        part.rename(file)
+    def fetch(self, places: Sequence[int]) -> dict[int, tuple[str, str, int, Record]]:
+        """The records of table sources at `places`, as they were read for this run."""
+        by_number = {loaded.number: loaded for loaded in self.loaded}
+        found: dict[int, tuple[str, str, int, Record]] = {}
+        for place in places:
+            found |= by_number[place >> POSITION_BITS].fetch([place])
+        return found
+
+    # ------------------------------------------------------------ computing
 
     def _compute(self, operator: Operator) -> pa.Table:
         inputs = [self.contents[i] for i in operator.inputs]
+        if isinstance(operator, Collect):
+            self._count(operator, inputs, inputs[0])
+            return inputs[0]
         if isinstance(operator, ROWWISE):
-            return self._lane.step(operator.name, inputs[:1] if isinstance(operator, Lookup) else inputs, self.flow)
+            return self._row_by_row(operator, inputs)
         for i, rows in enumerate(inputs):
             self._con.register(f"in{i}", rows)
         try:
@@ -139,10 +132,43 @@ class Tables:
         self._count(operator, inputs, result)
         return result
 
+    def _row_by_row(self, operator: Operator, inputs: list[pa.Table]) -> pa.Table:
+        inputs = [rows.drop_columns([spill.ROW]) if spill.ROW in rows.column_names else rows for rows in inputs]
+        if isinstance(operator, Union) or operator.fans_out:
+            # L6: the rows of one record are counted together.
+            given = inputs[:1] if isinstance(operator, Lookup) else inputs
+            return self._lane.step(operator.name, given, self.flow)
+        out: spill.Spill | None = None
+        rows = inputs[0]
+        for begin in range(0, max(rows.num_rows, 1), spill.BATCH_ROWS):
+            flow = Flow()
+            part = self._lane.step(operator.name, [rows.slice(begin, spill.BATCH_ROWS)], flow)
+            _merge(self.flow, flow)
+            out = out or spill.Spill(self._place(operator), _unnumbered(part.schema), numbered=True)
+            out.add(part)
+        assert out is not None
+        return out.close()
+
+    def _place(self, operator: Operator) -> Path:
+        return self._folder / f"{len(self.contents)}.computed"
+
+    def _query(self, operator: Operator, sql: str) -> pa.Table:
+        """What the query gives, as a mapped file."""
+        import duckdb
+
+        try:
+            return spill.take(self._place(operator), self._con.sql(sql).to_arrow_reader(spill.BATCH_ROWS))
+        except duckdb.OutOfMemoryException as error:
+            message = f"{operator.relation} needs more memory than it may have: {str(error).splitlines()[0]}"
+            hint = "give the pipeline more memory (settings.memory_mib)"
+            raise ConnectorError(Problem("state.out_of_memory", message, operator.where, hint)) from error
+        except duckdb.Error as error:
+            message = f"{operator.relation} cannot be computed: {str(error).splitlines()[0]}"
+            hint = "make the expression total (TRY_CAST, CASE), or correct the rows of the table"
+            raise DataRefused(Problem("state.expression_failed", message, operator.where, hint)) from error
+
     def _whole(self, operator: Operator, inputs: list[pa.Table]) -> pa.Table:
         names = ", ".join(quote(f.name) for f in operator.columns)
-        if isinstance(operator, Collect):
-            return inputs[0]
         if isinstance(operator, Unique):
             return self._unique(operator, inputs[0])
         if isinstance(operator, Distinct):
@@ -161,24 +187,29 @@ class Tables:
         else:
             assert isinstance(operator, Keyed), operator
             return self._keyed(operator, inputs)
-        return self._con.sql(sql).to_arrow_table()
+        return self._query(operator, sql)
 
     def _keyed(self, operator: Keyed, inputs: list[pa.Table]) -> pa.Table:
         for i, rows in enumerate(inputs):
-            at = rows.column(AT) if AT in rows.column_names else pa.nulls(rows.num_rows, pa.int64())
-            ordered = rows.append_column("__split", pa.repeat(pa.scalar(""), rows.num_rows)).append_column(
-                "__position", at
+            at = AT if AT in rows.column_names else "CAST(NULL AS BIGINT)"
+            self._con.unregister(f"in{i}")
+            self._con.register(f"raw{i}", rows)
+            self._con.execute(
+                f"CREATE OR REPLACE TEMP VIEW in{i} AS SELECT *, '' AS __split, {at} AS __position FROM raw{i}"
             )
-            self._con.register(f"in{i}", ordered)
-        return self._con.sql(operator.sql).to_arrow_table()
+        try:
+            return self._query(operator, operator.sql)
+        finally:
+            for i in range(len(inputs)):
+                self._con.execute(f"DROP VIEW in{i}")
+                self._con.unregister(f"raw{i}")
 
     def _join(self, operator: Join, inputs: list[pa.Table]) -> str:
         keys = " AND ".join(
             f"l.{quote(a)} = r.{quote(b)}" for a, b in zip(operator.left_keys, operator.right_keys, strict=True)
         )
         items = [f"CAST({i.sql} AS {i.type}) AS {quote(i.name)}" for i in operator.items]
-        lefts = sum(c.startswith("__at") for c in inputs[0].column_names)
-        rights = sum(c.startswith("__at") for c in inputs[1].column_names)
+        lefts, rights = (len(places_of(rows)) for rows in inputs)
         places = [f"l.__at{i} AS __at{i}" for i in range(lefts)]
         places += [f"r.__at{i} AS __at{lefts + i}" for i in range(rights)]
         return f"SELECT {', '.join([*items, *places])} FROM in0 l JOIN in1 r ON {keys} AND ({operator.residual})"
@@ -197,28 +228,82 @@ class Tables:
                 lists = [[rule.name] for _ in range(places.num_rows)]
                 self.flow.refused.append(Refused("contract", operator.name, places, lists, [reason] * places.num_rows))
                 self._con.register("gone", places)
-                rows = self._con.sql(f"SELECT * FROM in0 ANTI JOIN gone USING ({AT})").to_arrow_table()
+                rows = self._query(operator, f"SELECT * FROM in0 ANTI JOIN gone USING ({AT})")
                 self._con.unregister("gone")
         return rows
 
+    # ------------------------------------------------------------ counting
+
     def _count(self, operator: Operator, inputs: list[pa.Table], result: pa.Table) -> None:
+        """Rows in and out, and the source records: in, out, and the fate of those of which no row came out (L6)."""
         rows = sum(t.num_rows for t in inputs)
-        passed, fates = rows, {}
-        if isinstance(operator, Distinct):
-            passed, fates = result.num_rows, {"deduplicated": rows - result.num_rows}
-        elif isinstance(operator, Unique):
-            passed, fates = result.num_rows, {"quarantined": rows - result.num_rows}
-        elif isinstance(operator, Aggregate | Keyed | Last):
-            passed, fates = 0, {"folded": rows}
-        fates = {k: v for k, v in fates.items() if v}
+        passed, fate = rows, ""
         records: dict[str, dict[str, int]] = {}
-        for table in inputs:
-            if AT in table.column_names:
-                numbers = Counter(p >> POSITION_BITS for p in table.column(AT).to_pylist() if p is not None)
-                for number, n in numbers.items():
-                    records[self._split_sources[number]] = {"in": n, "out": passed, **fates}
+        if isinstance(operator, Aggregate | Keyed | Last):
+            passed, fate = 0, "folded"
+        elif isinstance(operator, Distinct | Unique):
+            passed, fate = result.num_rows, "deduplicated" if isinstance(operator, Distinct) else "quarantined"
+        came = [_by_source(t, self._split_sources) for t in inputs]
+        went = _by_source(result, self._split_sources)
+        if isinstance(operator, Join):
+            passed, fate = _partnered(inputs, result), "unmatched"
+        for source in sorted({s for places in came for s in places}):
+            there = np.unique(np.concatenate([places[source] for places in came if source in places]))
+            out = 0 if fate == "folded" else len(np.intersect1d(there, went.get(source, _NONE), assume_unique=True))
+            records[source] = {"in": len(there), "out": out} | ({fate: len(there) - out} if fate else {})
+        fates = {fate: rows - passed} if fate and rows > passed else {}
         kind = type(operator).__name__.lower()
         self.flow.counts[operator.name] = RowCount(kind, rows, result.num_rows, passed, fates, records)
+
+
+def _may_refuse(operator: Operator) -> bool:
+    """True where rows can become letters here, so that their original bytes are needed (L7)."""
+    return isinstance(operator, (*ROWWISE, Unique)) or (isinstance(operator, Deliver) and operator.mode != "overwrite")
+
+
+_NONE = np.array([], dtype=np.int64)
+
+
+def _by_source(rows: pa.Table, sources: Mapping[int, str]) -> dict[str, np.ndarray]:
+    """Source -> the distinct places of its records among `rows`."""
+    columns = [rows.column(n).drop_null().to_numpy() for n in places_of(rows)]
+    places = ascending(np.concatenate(columns)) if columns else _NONE
+    found: dict[str, list[np.ndarray]] = {}
+    for number in np.unique(places >> POSITION_BITS).tolist():
+        found.setdefault(sources[number], []).append(places[places >> POSITION_BITS == number])
+    return {source: np.concatenate(parts) for source, parts in found.items()}
+
+
+def _partnered(inputs: Sequence[pa.Table], result: pa.Table) -> int:
+    """How many rows of the inputs of a join found a partner. A row is known by its places."""
+    names = places_of(result)
+    passed, begin = 0, 0
+    for rows in inputs:
+        own = places_of(rows)
+        mine = names[begin : begin + len(own)]
+        begin += len(own)
+        matched = result.select(mine).group_by(mine).aggregate([]) if result.num_rows else result.select(mine)
+        passed += matched.num_rows
+    return passed
+
+
+def _merge(total: Flow, flow: Flow) -> None:
+    for name, count in flow.counts.items():
+        sum = total.counts.setdefault(name, RowCount(count.kind))
+        sum.rows_in += count.rows_in
+        sum.rows_out += count.rows_out
+        sum.passed += count.passed
+        sum.fates = dict(Counter(sum.fates) + Counter(count.fates))
+        records = {source: Counter(counts) for source, counts in sum.records.items()}
+        for source, counts in count.records.items():
+            records.setdefault(source, Counter()).update(counts)
+        sum.records = {source: dict(counts) for source, counts in records.items()}
+    total.refused += flow.refused
+    total.verdicts += flow.verdicts
+
+
+def _unnumbered(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([f for f in schema if f.name != spill.ROW])
 
 
 def _call(call: Call) -> str:
@@ -229,11 +314,3 @@ def _call(call: Call) -> str:
         "sum_distinct": f"sum(DISTINCT {argument})",
     }.get(call.func, f"{call.func}({argument})")
     return text + (f" FILTER (WHERE {quote(call.filter)})" if call.filter else "")
-
-
-def _empty(scan: Scan) -> pa.Table:
-    import duckdb
-
-    columns = ", ".join(f"CAST(NULL AS {f.type}) AS {quote(f.name)}" for f in scan.columns)
-    with duckdb.connect() as con:
-        return con.sql(f"SELECT {columns}, CAST(NULL AS BIGINT) AS {AT} WHERE false").to_arrow_table()

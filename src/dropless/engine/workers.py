@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
@@ -83,10 +84,10 @@ class Pool:
 
     def __init__(self, count: int, plan: Plan, tables: Mapping[str, pa.Table], setup: Setup) -> None:
         self.count = count
+        self._make = lambda index: Worker(index, plan, tables, setup)
         self._idle: SimpleQueue[Worker] = SimpleQueue()
-        self.workers = [Worker(i, plan, tables, setup) for i in range(count)]
-        for worker in self.workers:
-            self._idle.put(worker)
+        self._workers: list[Worker] = []
+        self._lock = Lock()
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="dropless-worker")
 
     def map(self, jobs: Iterator[Any], work: Callable[[Worker, Any], Done]) -> Iterator[Done]:
@@ -108,15 +109,23 @@ class Pool:
             wait(flying)
 
     def _run(self, job: Any, work: Callable[[Worker, Any], Done]) -> Done:
-        worker = self._idle.get()
+        worker = self._take()
         try:
             return work(worker, job)
         finally:
             self._idle.put(worker)
 
+    def _take(self) -> Worker:
+        """An idle worker, else one more: there are never more than threads, and none that no chunk needs."""
+        with self._lock:
+            if self._idle.empty():
+                self._workers.append(self._make(len(self._workers)))
+                return self._workers[-1]
+            return self._idle.get()
+
     def close(self) -> None:
         self._threads.shutdown(wait=True)
-        for worker in self.workers:
+        for worker in self._workers:
             worker.close()
 
 
@@ -162,7 +171,8 @@ class Edges:
         visible = [f.name for f in operator.columns]
         bare = rows.select([*visible, OP] if OP in rows.column_names else visible)
         delivered = Delivered(rows.num_rows, rows.num_rows)
-        refusals = sink.audit(bare)
+        # L7: what is a result of many records cannot become a letter; where the target refuses it, its sink parks.
+        refusals = sink.audit(bare) if AT in rows.column_names else ()
         if refusals:
             keep, refused = refuse_for_sink(rows, refusals, operator)
             delivered.letters = letters_of([refused], fetch)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from dropless.ledger.database import sync_folder, translated
 from dropless.ledger.records import LetterFile
@@ -111,7 +110,7 @@ class _Files:
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
         self._pending_bytes = 0
-        self._writer: pq.ParquetWriter | None = None
+        self._writer: Any = None
         self._rows = 0
         self._bytes = 0
         self._joined = False
@@ -143,6 +142,8 @@ class _Files:
         table = pa.concat_tables(self._pending)
         with translated(self._folder):
             if self._writer is None:
+                import pyarrow.parquet as pq  # A run without letters does not pay for it.
+
                 self._writer = pq.ParquetWriter(
                     self._part, self._schema, compression="zstd", compression_level=1, use_dictionary=_DICTIONARY
                 )
