@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from dropless.connect.api import Chunk
+from dropless.connect.api import Chunk, Offset
 from dropless.engine import keep, recovery, verdicts
 from dropless.engine.epoch import EpochWork, Outcome
 from dropless.engine.failpoint import reach
@@ -24,7 +24,7 @@ from dropless.engine.report import Progress, RunReport
 from dropless.engine.tools import Tools, open_tools, split_time
 from dropless.engine.workers import process
 from dropless.errors import ConnectorError, Problem
-from dropless.ledger.records import Run, RunKind
+from dropless.ledger.records import Epoch, Run, RunKind
 from dropless.ledger.store import Ledger
 
 
@@ -177,6 +177,7 @@ class Runner:
                 raise
             if outcome is not None:
                 work.committed()
+                _tell_sources(outcome.epoch, tools)
                 publisher.offer(outcome.epoch)  # Raises what an earlier epoch met; this one is committed all the same.
             first = closing = fresh = False
             begin = frozenset()
@@ -241,6 +242,18 @@ class Runner:
             unknown_columns={k: tuple(sorted(v)) for k, v in tools.unknown.items() if v},
             seconds=time.monotonic() - self.begun,
         )
+
+
+def _tell_sources(epoch: Epoch, tools: Tools) -> None:
+    """Sources know how far they are committed. Held epochs may still be taken back, so they are not told of."""
+    if epoch.held:
+        return
+    by_source: dict[str, dict[str, Offset]] = {}
+    for taken in epoch.ranges:
+        if taken.next is not None:
+            by_source.setdefault(taken.source, {})[taken.split] = Offset(taken.next)
+    for name, offsets in by_source.items():
+        tools.sources[name].committed(offsets)
 
 
 def remember_versions(project: Project, ledger: Ledger, keeping: keep.Keeping) -> None:

@@ -38,6 +38,8 @@ class Complaints:
 
     def __init__(self) -> None:
         self.last: Any = None
+        self.admin: Any = None
+        """An admin client tells what it complains of only when it is asked."""
 
     def __call__(self, error: Any) -> None:
         """Given to a client as `error_cb`."""
@@ -74,6 +76,8 @@ def mapped(who: str, brokers: str, complaints: Complaints | None = None) -> Iter
 
 def translated(error: Any, who: str, brokers: str, complaints: Complaints | None = None) -> ConnectorError:
     """The ConnectorError of a KafkaError. What a client complained of before says more than that it timed out."""
+    if complaints is not None and complaints.admin is not None:
+        complaints.admin.poll(0)
     if complaints is not None and complaints.last is not None and error.name() in ("_TIMED_OUT", "_TRANSPORT"):
         error = complaints.last
     name, said = error.name(), " ".join(error.str().split())

@@ -56,6 +56,7 @@ class Topics:
         self._complaints = Complaints()
         with self._mapped():
             self.admin = self._kafka.admin.AdminClient({**settings, "error_cb": self._complaints})
+        self._complaints.admin = self.admin
 
     def _mapped(self) -> Any:
         return mapped(self._who, self._brokers, self._complaints)
