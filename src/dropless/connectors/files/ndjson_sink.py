@@ -39,7 +39,8 @@ class NdjsonSink(FileSink[NdjsonSinkConfig]):
     def __init__(self, config: NdjsonSinkConfig, context: SinkContext) -> None:
         super().__init__(config, context)
         json_columns = {c.name for c in context.columns if c.type.upper() == "JSON"}
-        self._line = _line(pa.schema([f for f in self.schema if f.name not in self.partition_by]), json_columns)
+        written = pa.schema([f for f in self.schema if f.name not in self.partition_by])
+        self._line = f"{object_sql(written, json_columns)} || chr(10)"
 
     def open_part(self, path: Path, first: pa.Table) -> PartWriter:
         return TextPart(path, text_connection(), self._line)
@@ -48,24 +49,29 @@ class NdjsonSink(FileSink[NdjsonSinkConfig]):
         join_text(parts, into)
 
     def audit(self, rows: pa.Table) -> Sequence[Refusal]:
-        refusals = list(super().audit(rows))
-        for name in self.schema.names:
-            if not _finite(rows.column(name)):
-                bad = [i for i, value in enumerate(rows.column(name).to_pylist()) if not _finite_value(value)]
-                refusals += [Refusal(i, f"{name}.finite", "JSON has no NaN and no infinity") for i in bad]
-        return refusals
+        return [*super().audit(rows), *not_finite(rows, self.schema.names)]
 
 
-def _line(schema: pa.Schema, json_columns: set[str]) -> str:
-    """SQL of the line of one row, with its line feed."""
+def not_finite(rows: pa.Table, names: Sequence[str]) -> list[Refusal]:
+    """The rows that hold a number which JSON has not, in any of the columns."""
+    refusals: list[Refusal] = []
+    for name in names:
+        if not _finite(rows.column(name)):
+            bad = [i for i, value in enumerate(rows.column(name).to_pylist()) if not _finite_value(value)]
+            refusals += [Refusal(i, f"{name}.finite", "JSON has no NaN and no infinity") for i in bad]
+    return refusals
+
+
+def object_sql(schema: pa.Schema, json_columns: set[str]) -> str:
+    """SQL of a row as a JSON object on one line."""
     if not json_columns & set(schema.names):
-        return f"{_object(list(schema))} || chr(10)"
+        return _object(list(schema))
     pieces: list[str] = []
     for is_json, group in groupby(schema, key=lambda f: f.name in json_columns):
         fields = list(group)
         pieces += map(_raw_item, fields) if is_json else [f"{_object(fields)}[2:-2]"]
     joined = " || ',' || ".join(pieces)
-    return f"'{{' || {joined} || '}}' || chr(10)"
+    return f"'{{' || {joined} || '}}'"
 
 
 def _object(fields: list[pa.Field]) -> str:
