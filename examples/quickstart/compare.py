@@ -35,13 +35,17 @@ class Comparison:
             return f"found {self.found}, expected {self.expected}"
         strange = [x for x in self.found if x not in self.expected]
         missing = [x for x in self.expected if x not in self.found]
-        return f"{len(strange)} unexpected, {len(missing)} missing, such as {(strange or missing or ['a repetition'])[0]}"
+        return (
+            f"{len(strange)} unexpected, {len(missing)} missing, such as {(strange or missing or ['a repetition'])[0]}"
+        )
 
 
 def compare(folder: Path) -> list[Comparison]:
     """Every comparison, of rows and of sums; nothing of dropless is used."""
     truth = json.loads((folder / "truth.json").read_text())
-    visits, clicks = one(f"SELECT count(*), count(DISTINCT click_id) FROM read_parquet('{folder}/lake/visits/**/*.parquet')")
+    visits, clicks = one(
+        f"SELECT count(*), count(DISTINCT click_id) FROM read_parquet('{folder}/lake/visits/**/*.parquet')"
+    )
     sales = (
         f"FROM read_json('{folder}/lake/sales/**/*.ndjson', format='newline_delimited', "
         "columns={order_id: 'BIGINT', revenue: 'DECIMAL(18, 4)'})"

@@ -1,7 +1,7 @@
 """Plays a user of `dropless` through its main job, on generated clicks and orders of which the truth is known.
 
-`make quickstart` runs it. Every command is the real one, shown with its own output; the run is killed with a real SIGKILL;
-at the end the files and tables are compared with the truth, and any difference ends with status 1.
+`make quickstart` runs it. Every command is the real one, shown with its own output; the run is killed with a real
+SIGKILL; at the end the files and tables are compared with the truth, and any difference ends with status 1.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Unexpected(Exception):
 class Quickstart:
     """A folder with the definition and its data, and the terminal on which a user works in it."""
 
-    def __init__(self, folder: Path, console: Console) -> None:
-        self.folder, self.console = folder, console
+    def __init__(self, folder: Path, console: Console, days: int = shop_data.DAYS) -> None:
+        self.folder, self.console, self.days = folder, console, days
         beside = Path(sys.executable).parent / "dropless"
         self.command = [str(beside)] if beside.exists() else [sys.executable, "-m", "dropless.cli.main"]
         self.scenes = 0
@@ -60,7 +60,9 @@ class Quickstart:
         self.console.print(words, highlight=False)
 
     def show_command(self, arguments: Sequence[str]) -> None:
-        quoted = " ".join(a if a.replace("-", "").replace(":", "").replace(".", "").isalnum() else f"'{a}'" for a in arguments)
+        quoted = " ".join(
+            a if a.replace("-", "").replace(":", "").replace(".", "").isalnum() else f"'{a}'" for a in arguments
+        )
         self.console.print()
         self.console.print(Text.assemble(("$ ", "dim"), (f"dropless {quoted}", "bold green")))
         sys.stdout.flush()
@@ -114,10 +116,10 @@ class Quickstart:
         for name in ("pipeline.yaml", "contracts"):
             copy = shutil.copytree if (HERE / name).is_dir() else shutil.copy
             copy(HERE / name, self.folder / name)
-        truth = shop_data.write(self.folder)
+        truth = shop_data.write(self.folder, self.days)
         broken = truth.refused.total()
         self.scene(
-            "Two weeks of clicks and orders",
+            f"{self.days} days of clicks and orders",
             f"{truth.read['clicks']:,} clicks (NDJSON) and {truth.read['orders']:,} orders (CSV), one file a day. "
             f"{broken:,} records are broken on purpose: cut off, not UTF-8, NaN, a column too many, a price of zero. "
             f"And there is a bug in our SQL that {truth.broken_by_the_bug:,} good orders will meet. "
@@ -137,12 +139,14 @@ class Quickstart:
         if not facts["balanced"]:
             raise Unexpected("the ledger does not balance after the kill")
         self.say(
-            f"\nIt was mid-run: [bold]{read:,} of {total:,}[/] records were committed, in whole epochs. What the others had "
-            "already written is invisible to every reader."
+            f"\nIt was mid-run: [bold]{read:,} of {total:,}[/] records were committed, in whole epochs. What the "
+            "others had already written is invisible to every reader."
         )
 
     def resume(self, truth: shop_data.Truth) -> None:
-        self.scene("The next run takes up where it died", "The same command. There is nothing to clean up, and no flag.")
+        self.scene(
+            "The next run takes up where it died", "The same command. There is nothing to clean up, and no flag."
+        )
         self.dropless("run")
         facts = json.loads(self.ask("show", "--json"))
         balance(facts, truth)
@@ -154,11 +158,13 @@ class Quickstart:
     def look(self, truth: shop_data.Truth) -> dict[str, Any]:
         self.scene(
             "Nothing is lost with a refused record",
-            "The bad rows did not stop the job. Each keeps its original bytes, its place and every reason; so do the good "
-            "orders that our SQL could not compute.",
+            "The bad rows did not stop the job. Each keeps its original bytes, its place and every reason; so do the "
+            "good orders that our SQL could not compute.",
         )
         letters = [json.loads(line) for line in self.ask("dead-letters", "list", "--json", "--all").splitlines()]
-        found = Counter(f"{x['source']} {rule}" for x in letters if x["stage"] != "transform:sales" for rule in x["rules"])
+        found = Counter(
+            f"{x['source']} {rule}" for x in letters if x["stage"] != "transform:sales" for rule in x["rules"]
+        )
         if found != truth.refused:
             raise Unexpected(f"the refusals are not the faults that were planted: {found} / {truth.refused}")
         mine = [x for x in letters if x["stage"] == "transform:sales"]
@@ -222,7 +228,7 @@ class Quickstart:
             "  [green]dropless dead-letters edit pipeline.yaml ID[/]  mend one by hand; then replay it",
             "  [green]dropless explain pipeline.yaml[/]               the operators, their SQL and state",
             "  [green]dropless show[/]                                where each record of a run went, by operator",
-            "  [green]touch or change a file in input/[/]             and see what the next run says",
+            "  [green]echo >> input/orders/2026-03-02.csv[/]          change a committed file; the next run names it",
             "\nReal data: [bold]examples/nightly_retail[/] and its neighbours. How it works: [bold]docs/design[/].",
         ]
         self.console.print()
@@ -250,7 +256,9 @@ def balance(facts: dict[str, Any], truth: shop_data.Truth) -> None:
             want["delivered" if p["sink"] == "sales" else "folded"] -= truth.broken_by_the_bug
             want["quarantined"] += truth.broken_by_the_bug
         if p["read"] != truth.read[p["source"]] or +Counter(p["fates"]) != want:
-            raise Unexpected(f"{path}: {p['read']:,} read, {p['fates']}; expected {truth.read[p['source']]:,}, {dict(want)}")
+            raise Unexpected(
+                f"{path}: {p['read']:,} read, {p['fates']}; expected {truth.read[p['source']]:,}, {dict(want)}"
+            )
 
 
 def short(value: Any) -> str:
@@ -260,7 +268,9 @@ def short(value: Any) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=HERE / "build", help="where to work; emptied first")
-    folder = parser.parse_args().folder.resolve()
+    parser.add_argument("--days", type=int, default=shop_data.DAYS, help="how much data (default: %(default)s days)")
+    options = parser.parse_args()
+    folder = options.folder.resolve()
     if folder.exists() and any(folder.iterdir()) and not (folder / "pipeline.yaml").exists():
         parser.error(f"{folder} holds something else; it is not emptied")
     shutil.rmtree(folder, ignore_errors=True)
@@ -270,7 +280,7 @@ def main() -> int:
     errors = Console(stderr=True)
     begun = time.monotonic()
     console.print(Text.assemble(("dropless", "bold cyan"), "  data pipelines in which every record is accounted for"))
-    show = Quickstart(folder, console)
+    show = Quickstart(folder, console, options.days)
     try:
         show.play()
     except Unexpected as error:

@@ -1,7 +1,8 @@
 """Clicks and orders of a shop with planted faults, and the truth about them.
 
-The truth is worked out here, in plain Python, while the records are made: what each record is and where it must end is
-known because it was put there. Nothing of dropless is used. `python shop_data.py FOLDER` writes `input/` and `truth.json`.
+The truth is worked out here, in plain Python, while the records are made: what each record is and where it must end
+is known because it was put there. Nothing of dropless is used. `python shop_data.py FOLDER` writes `input/` and
+`truth.json`.
 """
 
 from __future__ import annotations
@@ -56,13 +57,13 @@ class Truth:
         }
 
 
-def write(folder: Path) -> Truth:
+def write(folder: Path, days: int = DAYS) -> Truth:
     """`folder` holds `input/` and `truth.json`; the same each time."""
     chance, truth = random.Random(2026), Truth()
     (folder / "input" / "clicks").mkdir(parents=True)
     (folder / "input" / "orders").mkdir()
     countries = customers(folder / "input" / "customers.sqlite")
-    for n in range(DAYS):
+    for n in range(days):
         day = FIRST_DAY + timedelta(days=n)
         (folder / "input" / "clicks" / f"{day}.ndjson").write_bytes(clicks(day, n, chance, truth))
         (folder / "input" / "orders" / f"{day}.csv").write_text(orders(day, n, chance, truth, countries))
@@ -146,7 +147,15 @@ def orders(day: date, number: int, chance: random.Random, truth: Truth, countrie
         at = datetime(day.year, day.month, day.day) + timedelta(seconds=86_400 * n // ORDERS_A_DAY)
         customer, quantity = chance.randrange(1, CUSTOMERS + 1), chance.randrange(1, 9)
         price, discount = Decimal(chance.randrange(100, 20_000)).scaleb(-2), chance.choice((0, 0, 0, 5, 10, 20))
-        cells = [f"{number * ORDERS_A_DAY + n}", f"{at}", f"{customer}", "paid", f"{quantity}", f"{price}", f"{discount}"]
+        cells = [
+            f"{number * ORDERS_A_DAY + n}",
+            f"{at}",
+            f"{customer}",
+            "paid",
+            f"{quantity}",
+            f"{price}",
+            f"{discount}",
+        ]
         truth.read["orders"] += 1
         draw = chance.random()
         if draw < 0.012:
