@@ -255,3 +255,16 @@ def test_postgres_row_that_skips_audit_is_refused_and_not_changed(pg: PostgresTa
         sink.write(1, pa.table({"v": [40000]}))
     assert e.value.code == "sink.refused"
     sink.abort(1)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_text_postgres_cannot_hold_is_found_in_every_part_of_a_column(kind: pa.DataType) -> None:
+    from dropless.connectors.postgres.types import _has_nul
+
+    whole = pa.chunked_array([pa.array(["a", None, "b\0", "c"], kind), pa.array([], kind), pa.array(["\\u0000"], kind)])
+    for begin in range(6):
+        for count in range(6 - begin):
+            part = whole.slice(begin, count)
+            found = _has_nul(part)
+            expected = [v is not None and ("\0" in v or "\\u0000" in v) for v in part.to_pylist()]
+            assert (found.to_pylist() if found is not None else [False] * len(part)) == expected

@@ -134,8 +134,22 @@ def checks_of(columns: Sequence[Field], target: Sequence[TargetColumn]) -> list[
     return checks
 
 
-def _has_nul(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _has_nul(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    # Nearly always there is none, and to look through the bytes of all values at once costs a third.
+    if not any(b"\0" in text or b"\\u0000" in text for text in map(_bytes, column.chunks)):
+        return None
     return pc.fill_null(pc.or_(pc.match_substring(column, "\0"), pc.match_substring(column, "\\u0000")), False)
+
+
+def _bytes(texts: pa.Array) -> bytes:
+    """The bytes of all values, one after the other."""
+    texts = texts.cast(pa.string())
+    _, offsets, data = texts.buffers()
+    if data is None or not len(texts):
+        return b""
+    places = memoryview(offsets).cast("i")
+    first, end = places[texts.offset], places[texts.offset + len(texts)]
+    return bytes(data.slice(first, end - first))
 
 
 def _nested_nul(column: pa.ChunkedArray) -> pa.ChunkedArray:
