@@ -113,6 +113,14 @@ class Staged:
         return pa.RecordBatchReader.from_batches(schema, same)
 
 
+def check_retracted(sink: str, asked: int, went: int) -> None:
+    """Raises `sink.rows_missing` where rows that an epoch takes away were not all there; its transaction then ends."""
+    if asked != went:
+        text = f'sink "{sink}" was to give up {asked:,} rows, of which its target holds {went:,}'
+        hint = "see what differs: dropless verify --sink " + sink
+        raise ConnectorError(problem("sink.rows_missing", text, hint=hint))
+
+
 @dataclass
 class _Open:
     replaces: Replaces

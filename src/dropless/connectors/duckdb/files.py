@@ -42,7 +42,9 @@ def _connect(path: Path, read_only: bool, patience: float) -> duckdb.DuckDBPyCon
     pause = 0.01
     while True:
         try:
-            return duckdb.connect(str(path), read_only=read_only)
+            con = duckdb.connect(str(path), read_only=read_only)
+            con.execute("SET enable_progress_bar = false")  # It would stand among what commands print.
+            return con
         except (duckdb.IOException, duckdb.ConnectionException) as e:
             if not _is_lock(e) or time.monotonic() + pause > until:
                 raise

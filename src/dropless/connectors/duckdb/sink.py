@@ -15,9 +15,11 @@ from dropless.connect import marker
 from dropless.connect.api import NOTHING, OP, CommitPermit, Refusal, Replaces, Sink, SinkContext
 from dropless.connect.cast import quote
 from dropless.connect.config import field
-from dropless.connect.staging import Stage, Staged, disk_errors, sync_folder
+from dropless.connect.inspect import Inspector
+from dropless.connect.staging import Stage, Staged, check_retracted, disk_errors, sync_folder
 from dropless.connect.target import Check, TargetColumn, match_columns, refusals, target_checks
 from dropless.connectors.duckdb.files import opened
+from dropless.connectors.duckdb.inspect import DuckDBInspector, retract
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,14 @@ class DuckDBSink(Sink[DuckDBSinkConfig]):
     def close(self) -> None:
         self._stage.close()
 
+    def inspect(self) -> Inspector:
+        types = None
+        if self._path.exists():
+            with opened(self._path, True, self.config.lock_timeout, self._who) as con:
+                target = self._columns(con)
+            types = [str(c.type) for c in self._match(target)] if target else None
+        return DuckDBInspector(self._path, self._full, self.context.columns, types, self.config.lock_timeout, self._who)
+
     # ------------------------------------------------------------ the target
 
     def _state(self) -> tuple[object, ...]:
@@ -191,6 +201,13 @@ class DuckDBSink(Sink[DuckDBSinkConfig]):
             same = " AND ".join(f"{quote(c)} IS NOT DISTINCT FROM CAST(? AS {types[c]})" for c in self.partition_by)
             con.execute(f"DELETE FROM {self._full} WHERE {same}", list(values))
         mode = self.context.mode
+        if mode == "append" and staged.files and OP in staged.reader().schema.names:
+            con.register("staged_rows", staged.reader())
+            con.execute(f"CREATE TEMP TABLE dropless_gone AS SELECT * FROM staged_rows WHERE {OP} < 0")
+            con.unregister("staged_rows")
+            exact = {name: str(kind) for name, kind in types.items()}
+            check_retracted(self.context.name, *retract(con, self._full, exact, "temp.dropless_gone"))
+            con.execute("DROP TABLE temp.dropless_gone")
         by = {"append": (), "upsert": self.context.key, "overwrite": self.partition_by}[mode]
         if by and staged.files:
             same = " AND ".join(f"t.{quote(c)} IS NOT DISTINCT FROM CAST(s.{quote(c)} AS {types[c]})" for c in by)

@@ -228,7 +228,7 @@ def folders_of(rows: pa.Table, by: Iterable[str]) -> pa.Array:
 
 def _folder_values(path: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for part in path.split("/")[:-1]:
+    for part in filter(None, path.split("/")[:-1]):
         name, _, value = part.partition("=")
         found[unquote(name)] = None if value == NULL_PARTITION else unquote(value)
     return found

@@ -52,12 +52,17 @@ class LinesLane:
         self._file = pa.OSFile(str(path), "wb")
 
     def write(self, rows: pa.Table) -> None:
-        cells = zip(*(column.cast(pa.string()).to_pylist() for column in rows.columns), strict=True)
-        self._file.write("".join("\t".join(map(_escape, row)) + "\n" for row in cells).encode())
+        self._file.write(lines_text(rows))
 
     def close(self) -> None:
         if not self._file.closed:
             sync_and_close(self._file)
+
+
+def lines_text(rows: pa.Table) -> bytes:
+    """The rows in COPY's text format."""
+    cells = zip(*(column.cast(pa.string()).to_pylist() for column in rows.columns), strict=True)
+    return "".join("\t".join(map(_escape, row)) + "\n" for row in cells).encode()
 
 
 def lane(path: Path, schema: pa.Schema) -> CopyLane | LinesLane:

@@ -16,16 +16,20 @@ from dropless.connect import marker
 from dropless.connect.api import NOTHING, OP, CommitPermit, Refusal, Replaces, Sink, SinkContext
 from dropless.connect.cast import quote
 from dropless.connect.config import Secret, field
-from dropless.connect.staging import Stage, Staged
+from dropless.connect.inspect import Inspector
+from dropless.connect.staging import Stage, Staged, check_retracted
 from dropless.connect.target import Check, TargetColumn, match_columns, refusals
 from dropless.connectors.postgres.connection import opened, split_name
 from dropless.connectors.postgres.copytext import LINES, copyable, ends_copy, lane
+from dropless.connectors.postgres.inspect import PostgresInspector
 from dropless.connectors.postgres.types import COLUMNS, checks_of, columns_of, made_columns, made_type
 from dropless.errors import ConnectorError, problem
 
 if TYPE_CHECKING:
     import psycopg
 
+GONE, GONE_LINES = "gone", "gonelines"
+"""The kinds of the staged files that hold rows which an epoch takes away."""
 KEYS = "keys"
 """The kind of the staged files that hold the keys or partitions whose rows an epoch replaces."""
 BLOCK = 1 << 18
@@ -91,12 +95,17 @@ class PostgresSink(Sink[PostgresSinkConfig]):
             keys = ready.select(list(self._by))
             self._stage.write(epoch, keys.group_by(keys.column_names).aggregate([]), lane, KEYS)
         if OP in rows.column_names:
+            if self.context.mode == "append":
+                self._stage_rows(epoch, ready.filter(pc.less(rows.column(OP), 0)), lane, (GONE, GONE_LINES))
             ready = ready.filter(pc.greater(rows.column(OP), 0))
+        self._stage_rows(epoch, ready, lane, ("", LINES))
+
+    def _stage_rows(self, epoch: int, ready: pa.Table, lane: int, kinds: tuple[str, str]) -> None:
         odd = ends_copy(ready)
         if odd is not None:
-            self._stage.write(epoch, ready.filter(odd), lane, LINES)
+            self._stage.write(epoch, ready.filter(odd), lane, kinds[1])
             ready = ready.filter(pc.invert(odd))
-        self._stage.write(epoch, ready, lane)
+        self._stage.write(epoch, ready, lane, kinds[0])
 
     def prepare(self, epoch: int) -> bytes:
         return self._stage.prepare(epoch)
@@ -117,6 +126,13 @@ class PostgresSink(Sink[PostgresSinkConfig]):
 
     def close(self) -> None:
         self._stage.close()
+
+    def inspect(self) -> Inspector:
+        with self._opened() as con:
+            found = self._columns(con)
+            full = self._full(con)
+        target = self._match(found) if found else made_columns(self.context.columns)
+        return PostgresInspector(self._opened, full if found else None, self.context.columns, target)
 
     # ------------------------------------------------------------ the target
 
@@ -208,8 +224,27 @@ class PostgresSink(Sink[PostgresSinkConfig]):
         if everything:
             con.execute(f"DELETE FROM {full}")
             return
+        if staged.of(GONE) or staged.of(GONE_LINES):
+            self._retract(con, full, staged)
         self._delete(con, full, self._by, staged.of(KEYS), ())
         self._delete(con, full, self.partition_by, (), staged.replaces.partitions)
+
+    def _retract(self, con: psycopg.Connection[Any], full: str, staged: Staged) -> None:
+        """For every staged row that goes, one equal row of the table is gone."""
+        names = ", ".join(map(quote, self._names))
+        con.execute(f"CREATE TEMP TABLE dropless_gone ON COMMIT DROP AS SELECT {names} FROM {full} WITH NO DATA")
+        _copy(con, f"COPY dropless_gone ({names}) FROM STDIN (FORMAT csv)", staged.of(GONE))
+        _copy(con, f"COPY dropless_gone ({names}) FROM STDIN", staged.of(GONE_LINES))
+        # Written down as text, since not every type can be compared, json among them.
+        line = f"ROW({', '.join(f't.{quote(n)}' for n in self._names)})::text"
+        gone = f"SELECT {line} AS line, count(*) AS times FROM dropless_gone t GROUP BY 1"
+        numbered = f"SELECT t.ctid AS at, {line} AS line, row_number() OVER (PARTITION BY {line}) AS n FROM {full} t"
+        went = con.execute(
+            f"DELETE FROM {full} WHERE ctid = ANY (ARRAY(SELECT r.at FROM ({numbered}) r JOIN ({gone}) g"
+            " ON g.line = r.line WHERE r.n <= g.times))"
+        ).rowcount
+        asked = con.execute("SELECT count(*) FROM dropless_gone").fetchall()[0][0]
+        check_retracted(self.context.name, asked, went)
 
     def _delete(
         self,

@@ -77,8 +77,8 @@ class PostgresSource(TableSource[PostgresSourceConfig]):
             con.execute("SET LOCAL bytea_output = 'hex'")
             for sql in self._statements(con, columns, place, nulls):
                 with con.cursor() as cursor, cursor.copy(f"COPY ({sql}) TO STDOUT (FORMAT csv)") as copy:
-                    for text in _gathered(copy):
-                        yield _parsed(text, names)
+                    for text in gathered(copy):
+                        yield parsed(text, names)
 
     def _statements(
         self, con: psycopg.Connection[Any], columns: tuple[Field, ...], place: Place, nulls: int | None
@@ -102,7 +102,7 @@ def _literal(text: str) -> str:
     return f"E'{doubled}'"
 
 
-def _gathered(copy: Any) -> Iterator[bytes]:
+def gathered(copy: Any) -> Iterator[bytes]:
     """Whole rows of CSV, about `BLOCK_BYTES` at a time; the server sends each row in a message of its own."""
     rows, size = [], 0
     for row in copy:
@@ -115,7 +115,8 @@ def _gathered(copy: Any) -> Iterator[bytes]:
         yield b"".join(rows)
 
 
-def _parsed(text: bytes, names: list[str]) -> pa.Table:
+def parsed(text: bytes, names: list[str]) -> pa.Table:
+    """Rows of CSV as text, NULL apart from an empty one."""
     return pyarrow.csv.read_csv(
         io.BytesIO(text),
         pyarrow.csv.ReadOptions(column_names=names, block_size=len(text) + 1, use_threads=False),

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dropless.connect import marker
 from dropless.connect.api import NOTHING, OP, CommitPermit, Refusal, Replaces, Sink, SinkContext
 from dropless.connect.cast import quote, session
 from dropless.connect.config import field
-from dropless.connect.staging import Stage, Staged, disk_errors, sync_folder
+from dropless.connect.inspect import Inspector
+from dropless.connect.staging import Stage, Staged, check_retracted, disk_errors, sync_folder
 from dropless.connect.target import Check, TargetColumn, match_columns, refusals
 from dropless.connectors.sqlite.files import opened
+from dropless.connectors.sqlite.inspect import SQLiteInspector, retract
 from dropless.connectors.sqlite.target import checks_of, columns_of, finite_checks
 from dropless.connectors.sqlite.values import declared, records, storable, values
 
@@ -108,6 +111,16 @@ class SQLiteSink(Sink[SQLiteSinkConfig]):
     def close(self) -> None:
         self._stage.close()
 
+    def inspect(self) -> Inspector:
+        types, strict = None, False
+        if self._path.exists():
+            with opened(self._path, True, self.config.lock_timeout, self._who) as con:
+                target, strict = columns_of(con, self.config.table)
+            types = [c.type or "" for c in self._match(target)] if target else None
+        return SQLiteInspector(
+            self._path, self.config.table, self.context.columns, types, strict, self.config.lock_timeout, self._who
+        )
+
     # ------------------------------------------------------------ the target
 
     def _look(self) -> list[Check]:
@@ -170,6 +183,10 @@ class SQLiteSink(Sink[SQLiteSinkConfig]):
             return
         if staged.replaces.partitions:
             _delete(con, self._table, self.partition_by, [[self._partition(p) for p in staged.replaces.partitions]])
+        if self.context.mode == "append" and staged.files and OP in staged.reader().schema.names:
+            taken = (batch.filter(pc.less(batch.column(OP), 0)).drop_columns([OP]) for batch in staged.batches())
+            gone = (records(batch, self._names) for batch in taken)
+            check_retracted(self.context.name, *retract(con, self._table, self._names, gone))
         by = {"append": (), "upsert": self.context.key, "overwrite": self.partition_by}[self.context.mode]
         if by and staged.files:
             _delete(con, self._table, by, (_keys(batch, by) for batch in staged.batches()))

@@ -1,6 +1,9 @@
 """Codes of the sink family: code -> its page (meaning, usual cause, remedy), in sentences."""
 
 CODES: dict[str, str] = {
+    "sink.rows_missing": """An undo or a repair takes rows away that the target does not hold any more.
+Nothing of that epoch was changed, since its transaction ended as a whole, and it is kept to be tried again. Somebody
+deleted or altered the rows meanwhile: `dropless verify` names them; put them back, and run again.""",
     "sink.refused": """The target answered and said no; asking again would give the same answer.
 The message holds the target's own words, for instance a violated constraint, a missing permission or a file that
 is not a database.
