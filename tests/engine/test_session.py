@@ -49,3 +49,9 @@ def test_run_started_is_the_moment_given_in_any_zone() -> None:
     set_run_started(con, moment)
     rows = con.sql("SELECT typeof(getvariable('run_started')), epoch_us(getvariable('run_started'))").fetchall()
     assert rows[0] == ("TIMESTAMP WITH TIME ZONE", int(moment.astimezone(UTC).timestamp()) * 1_000_000 + 250)
+
+
+def test_connection_prints_no_progress() -> None:
+    """DuckDB's bar goes to standard output, where commands print their JSON."""
+    with connect(threads=1, memory_mib=64) as con:
+        assert con.sql("SELECT current_setting('enable_progress_bar')").fetchall() == [(False,)]

@@ -35,6 +35,7 @@ def session() -> duckdb.DuckDBPyConnection:
         con = _local.con = duckdb.connect(config={"threads": 1})
         con.execute("SET GLOBAL TimeZone = 'UTC'")  # For its cursors.
         con.execute("SET TimeZone = 'UTC'")
+        con.execute("SET enable_progress_bar = false")
     return con
 
 

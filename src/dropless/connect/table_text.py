@@ -140,7 +140,20 @@ def typed(
         if len(bad):
             reason = f"{show(data.column(f.name)[int(bad[0])])} is not a {f.type}"
             violations.append(Violation(f"{f.name}.type", bad, reason))
+    violations += _missing(fields, out, {v.rule: v.rows for v in violations})
     return out.select([f.name for f in fields]), tuple(violations)
+
+
+def _missing(fields: Sequence[Field], out: pa.Table, bad: Mapping[str, np.ndarray]) -> list[Violation]:
+    """The rows in which a required column has no value, other than those whose value is of another type."""
+    found = []
+    for f in fields:
+        if f.required and out.column(f.name).null_count:
+            rows = np.flatnonzero(out.column(f.name).is_null().to_numpy())
+            rows = np.setdiff1d(rows, bad.get(f"{f.name}.type", ()))
+            if len(rows):
+                found.append(Violation(f"{f.name}.required", rows, f"{f.name} is missing"))
+    return found
 
 
 def raws_of(data: pa.Table, have: Mapping[str, str]) -> list[bytes]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dropless.connect.api import NOTHING, POSITION_BITS, Replaces
+from dropless.connect.api import NOTHING, Replaces
 from dropless.engine.conserve import Tally
 from dropless.engine.failpoint import reach
 from dropless.engine.flow import Flow
@@ -66,11 +66,19 @@ class EpochWork:
         for name, sink in tools.sinks.items():
             if name not in self._collected:
                 sink.begin(number, Replaces(everything=True) if resets else NOTHING)
+                self.edges.given.begin(name)
         if resets:
             tools.stage.reset()
         elif fresh:
             tools.stage.reset({o.name for o in self._collects() if o.scope == "run"} | begin)
         self._add_tables()
+
+    @property
+    def _summed(self) -> set[str]:
+        """Sinks whose target is the sum, or the last, of what they were given; not partitions, nor rows by key."""
+        modes = {d.sink: d.mode for d in self._delivers()}
+        sinks = self.tools.sinks
+        return {n for n, m in modes.items() if m == "append" or (m == "overwrite" and not sinks[n].partition_by)}
 
     def _delivers(self) -> list[Deliver]:
         return [o for o in self.tools.plan.operators.values() if isinstance(o, Deliver)]
@@ -91,17 +99,25 @@ class EpochWork:
         tables = self.tools.tables
         for loaded in tables.loaded:
             self.reads[loaded.source] += 0
-            for taken in loaded.taken:
-                self.add(Done(loaded.source, loaded.number, taken, Flow(), letters=list(taken.letters)))
+            self.add(Done(loaded.source, loaded.number, loaded.taken, Flow()))
+            for part in _slices(loaded.letters):
+                self.letters.write(part)
         self._count_flow(tables.flow.counts)
-        by_place = {t.number: t for loaded in tables.loaded for t in loaded.taken}
-
-        def fetch(places: list[int]) -> Any:
-            return by_place[places[0] >> POSITION_BITS].lookup(places) if places else {}
-
-        for table in letters_of(tables.flow.refused, fetch):
+        for table in letters_of(tables.flow.refused, tables.fetch):
             self.letters.write(table)
-        tables.loaded, tables.flow = [], Flow()
+        if tables.loaded and self.run.kind != "replay":
+            self._deliver_tables()
+
+    def _deliver_tables(self) -> None:
+        """Upsert sinks get all rows of their table relations, as they are in this run's snapshots."""
+        for deliver in self._delivers():
+            if deliver.table and deliver.sink not in self._collected:
+                for rows in _slices(self.tools.tables.contents[deliver.inputs[0]]):
+                    lane = self.tools.pool.count
+                    delivered = self.edges.deliver(deliver, self.number, rows, lane, self.tools.tables.fetch)
+                    for table in delivered.letters:
+                        self.letters.write(table)
+                    self._count_delivered(deliver.name, delivered)
 
     def add(self, done: Done) -> None:
         """Adds one chunk's counts and letters."""
@@ -228,11 +244,15 @@ class EpochWork:
                 touched = self.tools.stage.touched_partitions(operator, by)
             sink.begin(self.number, Replaces(everything=touched is None, partitions=tuple(touched or ())))
             deliver = next(d for d in self._delivers() if d.sink == name)
+            visible = [f.name for f in deliver.columns]
+            self.edges.given.begin(name)
             rows = 0
             source = self.tools.tables.contents[operator] if table else self.tools.stage.contents(operator, by, touched)
             for part in _slices(source):
                 if part.num_rows:
-                    sink.write(self.number, part.select([f.name for f in deliver.columns]), 0)
+                    sink.write(self.number, part.select(visible), 0)
+                    if touched is None:
+                        self.edges.given.add(name, part, visible)
                     rows += part.num_rows
             self.tally.add(deliver.name, "deliver", rows, rows, rows, {}, {})
 
@@ -273,11 +293,14 @@ class EpochWork:
             held=self.run.gated,
             resets=self.resets,
             plan=self.tools.plan_digest,
+            contents=self.edges.given.contents(self._summed),
+            tables=self.tools.tables.digests,
         )
 
     def committed(self) -> None:
         """The ledger has it: the stage's working state is now the committed one."""
         reach("commit.after")
+        self.tools.tables.accounted()
         self.tools.stage.committed(self.number)
 
     def abort(self) -> None:

@@ -24,6 +24,26 @@ def gather(rows: pa.Table, names: list[str], index: np.ndarray) -> dict[str, pa.
     return {n: taken.column(n) for n in names}
 
 
+def rows_at(table: pa.Table, index: np.ndarray) -> pa.Table:
+    """The rows at `index`, NULL where it is -1. Arrow's own `take` would first copy all batches of the table into one
+    (L11)."""
+    batches = table.to_batches()
+    if len(batches) <= 1:
+        return table.take(pa.array(index, mask=index < 0))
+    order = np.argsort(index, kind="stable")
+    ascending_ = index[order]
+    ends = np.cumsum([batch.num_rows for batch in batches])
+    cuts = np.searchsorted(ascending_, [0, *ends])
+    empty = pa.table([pa.nulls(int(cuts[0]), f.type) for f in table.schema], schema=table.schema)
+    parts = [empty]
+    for batch, end, a, b in zip(batches, ends, cuts, cuts[1:], strict=False):
+        if b > a:
+            parts.append(pa.Table.from_batches([batch.take(pa.array(ascending_[a:b] - (end - batch.num_rows)))]))
+    back = np.empty(len(order), dtype=np.int64)
+    back[order] = np.arange(len(order))
+    return pa.concat_tables(parts).combine_chunks().take(pa.array(back))
+
+
 def with_hidden(rows: pa.Table, visible: dict[str, pa.ChunkedArray], index: np.ndarray) -> pa.Table:
     """A table of `visible` columns and, behind them, the hidden columns of the input rows at `index`."""
     return pa.table({**visible, **gather(rows, hidden_of(rows), index)}) if visible else rows.select([])

@@ -11,7 +11,7 @@ import pyarrow as pa
 from dropless.connect.api import AT, Field
 from dropless.engine.blame import Blame, bisect
 from dropless.engine.evaluate import Evaluator, Sql
-from dropless.engine.fanout import distinct, gather, numbered, with_hidden
+from dropless.engine.fanout import distinct, gather, numbered, rows_at, with_hidden
 from dropless.engine.flow import Outcome
 from dropless.engine.query import (
     ROW_ERRORS,
@@ -24,6 +24,7 @@ from dropless.engine.query import (
     same_type,
     select_from,
 )
+from dropless.engine.spill import ROW
 from dropless.errors import DataRefused, Problem
 from dropless.plan.ir import Lookup, Unnest
 
@@ -45,7 +46,8 @@ class LookupStep:
         self._table = table.select([c.name for c in right])
         self._one_sided = operator.how in ("semi", "anti")
         self._pinned = f"pinned_{operator.name}"
-        session.pin(self._pinned, self._table.append_column("__r", pa.array(np.arange(table.num_rows, dtype=np.int64))))
+        numbers = table[ROW] if ROW in table.column_names else pa.array(np.arange(table.num_rows, dtype=np.int64))
+        session.pin(self._pinned, self._table.append_column(ROW, numbers))
         sides = {"l": left, "r": right}
         self._plain: dict[str, tuple[str, str]] = {}
         computed: dict[str, Sql] = {}
@@ -132,7 +134,7 @@ class LookupStep:
         return self._session.run(self._query, self._operator, in0=table)
 
     def _right(self, names: list[str], partner: np.ndarray) -> dict[str, pa.ChunkedArray]:
-        taken = self._table.select(names).take(pa.array(partner, mask=partner < 0)) if names else None
+        taken = rows_at(self._table.select(names), partner) if names else None
         return {n: taken.column(n) for n in names} if taken is not None else {}
 
     def _structs(self, rows: pa.Table, index: np.ndarray, partner: np.ndarray) -> pa.Table:

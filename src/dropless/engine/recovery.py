@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 from dropless.engine.project import Project
 from dropless.engine.reading import Selection
-from dropless.engine.tools import open_sinks
+from dropless.engine.snapshot import SNAPSHOTS, Snapshots
+from dropless.engine.tools import open_sinks, pipeline_folder
 from dropless.errors import DefinitionError, Fenced, Problem
 from dropless.ledger.records import Run
 from dropless.ledger.store import Ledger
+from dropless.plan.ir import Scan
 from dropless.protocol import decide
 
 if TYPE_CHECKING:
@@ -73,9 +75,22 @@ def recover(project: Project, ledger: Ledger, generation: int, *, give_up: bool 
         # Everything is about to be computed again; the definition may be one the interrupted run cannot go on under.
         ledger.finish_run(generation, run, "failed", "given up for a full backfill")
         run = None
+    if run is not None and _lost_snapshots(project, ledger, run):
+        # L9: its other epochs would be computed with other tables than its first.
+        ledger.finish_run(generation, run, "failed", "the table snapshots it began with are gone")
+        run = None
     if run is None:
         return Recovered(None, None)
     return Recovered(run, datetime.fromisoformat(run.started))
+
+
+def _lost_snapshots(project: Project, ledger: Ledger, run: Run) -> bool:
+    """True where a run that has committed epochs can no longer read the tables as they were for those."""
+    if not ledger.epochs(project.name, run=run.id, limit=1):
+        return False
+    snapshots = Snapshots(pipeline_folder(project) / SNAPSHOTS, run.id)
+    scans = (o for o in project.require().operators.values() if isinstance(o, Scan) and o.table)
+    return any(snapshots.pinned(scan.source) is None for scan in scans)
 
 
 def resumed_options(options: Options, run: Run | None, ledger: Ledger) -> Options:

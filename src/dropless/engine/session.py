@@ -42,6 +42,7 @@ def connect(threads: int, memory_mib: int | None, folder: Path | None = None) ->
     con = duckdb.connect(":memory:", config=config)
     con.execute("SET GLOBAL TimeZone = 'UTC'")
     con.execute("SET TimeZone = 'UTC'")
+    con.execute("SET enable_progress_bar = false")  # It would stand among what commands print.
     return con
 
 

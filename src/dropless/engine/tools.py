@@ -16,6 +16,7 @@ from dropless.connect.api import Sink, Source, Split
 from dropless.engine import session
 from dropless.engine.project import Project, contract_texts
 from dropless.engine.rowwise import Lane
+from dropless.engine.snapshot import SNAPSHOTS
 from dropless.engine.state import StateStore
 from dropless.engine.stateful import Stage
 from dropless.engine.tables import Tables
@@ -113,10 +114,10 @@ def open_tools(
     if not options.full:
         files = [f for chain in ledger.state_files(project.name).values() for f in chain]
         store.restore(files, keeping.accepts, keeping.begin)
-    table_con = session.connect(threads=1, memory_mib=None, folder=scratch)
+    table_con = session.connect(threads=1, memory_mib=share * 2, folder=scratch)
     stack.callback(table_con.close)
     session.set_run_started(table_con, started)
-    tables = Tables(plan, sources, project.contracts, setup.split_sources, table_con, folder / "snapshots")
+    tables = Tables(plan, sources, project.contracts, setup.split_sources, table_con, folder / SNAPSHOTS)
     lane_con = session.connect(threads=1, memory_mib=share, folder=scratch)
     stack.callback(lane_con.close)
     session.set_run_started(lane_con, started)

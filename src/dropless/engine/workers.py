@@ -17,6 +17,7 @@ from dropless.connect.api import AT, OP, POSITION_BITS, Chunk, Sink, Source
 from dropless.contract.model import Contract
 from dropless.engine import session
 from dropless.engine.failpoint import reach
+from dropless.engine.given import Given
 from dropless.engine.intake import Intake, Taken
 from dropless.engine.refusals import Fetch, letters_of, refuse_for_sink
 from dropless.engine.rowwise import Flow, Lane, Refused
@@ -148,6 +149,7 @@ class Edges:
         self._sinks = sinks
         self._feed = feed
         self._sources = sources
+        self.given = Given()
 
     def accept(self, worker: Worker, epoch: int, flow: Flow, done: Done, fetch: Fetch, own: str | None = None) -> None:
         """Hands every edge's rows on; rows a sink would refuse become letters (`own` where `own` is that edge)."""
@@ -183,6 +185,8 @@ class Edges:
             if operator.mode == "upsert" and OP not in bare.column_names:
                 bare = bare.append_column(OP, pa.repeat(pa.scalar(1, pa.int8()), bare.num_rows))
             sink.write(epoch, bare, lane)
+            if operator.mode == "append":
+                self.given.add(operator.sink, bare, visible)
         return delivered
 
     def _lost(self, kept: pa.Table, refused: Refused) -> dict[str, int]:

@@ -6,10 +6,12 @@ from dataclasses import replace
 from random import Random
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from dropless.connect.api import unplace
+from dropless.engine.fanout import rows_at
 from dropless.engine.flow import Flow
 from dropless.errors import ConnectorError, DataRefused, DefinitionError
 from dropless.plan.ir import Item, Lookup, Operator, Plan, Unnest
@@ -167,3 +169,12 @@ class TestUnnest:
         with pytest.raises(ConnectorError) as caught:
             lane(of, memory=32).push("s", rows(**self.DATA))
         assert caught.value.code == "transform.out_of_memory"
+
+
+def test_rows_at_takes_from_many_batches_what_take_takes_from_one() -> None:
+    rng = np.random.default_rng(7)
+    whole = pa.table({"n": np.arange(1000), "s": [f"s{i}" for i in range(1000)]})
+    cut = pa.concat_tables([whole.slice(i, 37) for i in range(0, 1000, 37)])
+    for size in (0, 1, 500, 3000):
+        index = rng.integers(-1, 1000, size)
+        assert rows_at(cut, index).equals(whole.take(pa.array(index, mask=index < 0)))
