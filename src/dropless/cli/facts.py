@@ -17,7 +17,10 @@ def show_facts(facts: Mapping[str, Any]) -> None:
         held = {"held": p["held"]} if p["held"] else {}
         rows.append([f"{p['source']} -> {p['sink']}", number(p["read"]), fates({**p["fates"], **held})])
     table(rows, ["path", "read", "where the records went"])
-    table([[name, number(s["rows"])] for name, s in facts["sinks"].items()], ["sink", "rows given to it"])
+    table(
+        [[name, number(s["rows"])] for name, s in facts["sinks"].items() if facts["paths"]],
+        ["sink", "rows given to it"],
+    )
     failed = [v for v in facts["verdicts"] if v["failed"]]
     table(
         [[v["relation"], v["rule"], v["action"], number(v["failed"]), number(v["judged"])] for v in failed],

@@ -51,8 +51,9 @@ def filters(command: Callable[..., Any]) -> Callable[..., Any]:
 def _filter(options: dict[str, Any], state: str | None = "open") -> LetterFilter:
     from dropless.ledger.letters import LetterFilter
 
-    given = {k: options.pop(k) for k in ("stage", "rule", "source", "split", "since", "until", "ids")}
-    return LetterFilter(state=state, **{k: tuple(v) if k == "ids" else v for k, v in given.items() if v})
+    ids = tuple(options.pop("ids"))
+    given = {k: options.pop(k) or None for k in ("stage", "rule", "source", "split", "since", "until")}
+    return LetterFilter(state=state, ids=ids, **given)
 
 
 @dead_letters.command("list")

@@ -53,7 +53,7 @@ def lineage(path: str, what: str | None, pipeline: str | None, as_json: bool) ->
 
 
 def _choose(what: str, found: Lineage) -> tuple[str, ColumnLineage]:
-    """The relation or sink, narrowed to one column where one is named. Raises DefinitionError `spec.unknown_relation`."""
+    """The relation or sink, of one column where one is named. Raises DefinitionError `spec.unknown_relation`."""
     from dropless.lineage.columns import ColumnLineage
 
     everything = {**found.sinks, **found.relations}

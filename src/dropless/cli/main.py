@@ -9,6 +9,7 @@ import click
 from dropless import __version__
 
 COMMANDS = {
+    "init": "dropless.cli.init:init",
     "check": "dropless.cli.check:check",
     "plan": "dropless.cli.check:plan",
     "run": "dropless.cli.run:run",
@@ -17,6 +18,7 @@ COMMANDS = {
     "show": "dropless.cli.history:show",
     "account": "dropless.cli.history:account",
     "dead-letters": "dropless.cli.letters:dead_letters",
+    "contract": "dropless.cli.contract:contract",
     "lineage": "dropless.cli.lineage:lineage",
     "explain": "dropless.cli.explain:explain",
     "prove": "dropless.cli.prove:prove",
@@ -48,7 +50,7 @@ class Commands(click.Group):
 
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             if near:
-                error.message += f" Did you mean {near[0]}?"
+                raise click.UsageError(f"{error.message} Did you mean {near[0]}?", ctx) from error
             raise
 
 

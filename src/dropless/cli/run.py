@@ -128,6 +128,8 @@ def _show(report: RunReport, path: str) -> None:
     )
     for reason in report.reasons:
         click.echo(f"  {reason}")
+    if not report.facts["paths"] and report.status == "succeeded":
+        click.echo("  nothing new to read")
     show_facts(report.facts)
     for source, columns in report.unknown_columns.items():
         click.echo(f'  columns of "{source}" that nothing declares, left out: {", ".join(columns)}')

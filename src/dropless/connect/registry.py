@@ -25,6 +25,7 @@ SINKS = {
     "duckdb": "dropless.connectors.duckdb.sink:DuckDBSink",
     "sqlite": "dropless.connectors.sqlite.sink:SQLiteSink",
     "postgres": "dropless.connectors.postgres.sink:PostgresSink",
+    "kafka": "dropless.connectors.kafka.sink:KafkaSink",
 }
 
 

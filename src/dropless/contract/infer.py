@@ -7,7 +7,8 @@ repeated words, and shapes such as e-mail addresses and UUIDs. Ranges are left o
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from dropless.connect.api import Field
@@ -20,14 +21,34 @@ ENUM_REPEATS = 10
 """... where each stands so many times on average, and ..."""
 ENUM_LENGTH = 40
 """... none is longer."""
+KEY_COLUMNS = 6
+"""So many columns are tried in pairs as keys."""
 FORMAT_ROWS = 20
 """A shape is believed when at least so many values have it, and none has not."""
 
 
-def infer(fields: Sequence[Field], sample: Any, id: str, schema: str | None = None) -> str:
+Facts = Mapping[str, Mapping[str, Any]]
+"""What a sample shows of each column: how many values are present and distinct, and what else could be told."""
+
+
+@dataclass(frozen=True)
+class Open:
+    """What no sample can decide, for a person to answer."""
+
+    keys: tuple[tuple[str, ...], ...] = ()
+    """Columns, or pairs of them, of which no value repeats."""
+    times: tuple[str, ...] = ()
+    optional: Mapping[str, int] = field(default_factory=dict)
+    """Columns with gaps, and how many."""
+    enums: Mapping[str, int] = field(default_factory=dict)
+    """Columns taken as enumerations, and of how many values."""
+
+
+def infer(fields: Sequence[Field], sample: Any, id: str, schema: str | None = None, facts: Facts | None = None) -> str:
     """The YAML text of a contract for these fields that every row of the sample satisfies.
 
-    `sample` is an Arrow table of typed columns, or None where only the types are known.
+    `sample` is an Arrow table of typed columns, or None where only the types are known. `facts` are those of `study`,
+    where they are known already.
     """
     name = schema or re.sub(r"\W+", "_", id.rpartition(".")[2]) or "records"
     rows = 0 if sample is None else sample.num_rows
@@ -45,9 +66,9 @@ def infer(fields: Sequence[Field], sample: Any, id: str, schema: str | None = No
         "    logicalType: object",
         "    properties:",
     ]
-    facts = _facts(fields, sample)
-    for field in fields:
-        lines += _property(field, facts.get(field.name, {}), rows, "      ")
+    facts = study(fields, sample) if facts is None else facts
+    for each in fields:
+        lines += _property(each, facts.get(each.name, {}), rows, "      ")
     return "\n".join(lines) + "\n"
 
 
@@ -71,7 +92,8 @@ def scalar(text: str) -> str:
 # ---------------------------------------------------------------- what the sample shows
 
 
-def _facts(fields: Sequence[Field], sample: Any) -> dict[str, dict[str, Any]]:
+def study(fields: Sequence[Field], sample: Any) -> dict[str, dict[str, Any]]:
+    """The facts of every column; none where there is no sample."""
     if sample is None or sample.num_rows == 0:
         return {}
     import duckdb
@@ -81,12 +103,55 @@ def _facts(fields: Sequence[Field], sample: Any) -> dict[str, dict[str, Any]]:
         return {f.name: _column(con, f) for f in fields if f.name in sample.column_names}
 
 
+def left_open(fields: Sequence[Field], sample: Any, facts: Facts) -> Open:
+    """What the sample leaves open: candidates for keys, columns of time, gaps, guessed enumerations."""
+    rows = 0 if sample is None else sample.num_rows
+    full = [f for f in fields if rows and facts.get(f.name, {}).get("present") == rows]
+    keys: list[tuple[str, ...]] = [(f.name,) for f in full if _may_be_key(f, facts[f.name], rows)]
+    if not keys and rows >= FORMAT_ROWS:
+        keys = _pairs(sample, full, facts)
+    return Open(
+        keys=tuple(keys),
+        times=tuple(f.name for f in fields if f.type == "DATE" or f.type.startswith("TIMESTAMP")),
+        optional={
+            f.name: rows - n for f in fields if (n := facts.get(f.name, {}).get("present", rows)) < rows and rows
+        },
+        enums={f.name: len(facts[f.name]["enum"]) for f in fields if "enum" in facts.get(f.name, {})},
+    )
+
+
+def _may_be_key(field: Field, facts: Mapping[str, Any], rows: int) -> bool:
+    return (
+        rows >= FORMAT_ROWS
+        and facts.get("present") == facts.get("distinct") == rows
+        and field.type in ("VARCHAR", "UUID", *INTEGERS)
+    )
+
+
+def _pairs(sample: Any, full: Sequence[Field], facts: Facts) -> list[tuple[str, ...]]:
+    """Pairs of the most telling columns that tell all rows apart."""
+    import duckdb
+
+    telling = [f for f in full if f.type in ("VARCHAR", "UUID", "DATE", "TIMESTAMP", *INTEGERS)]
+    telling = sorted(telling, key=lambda f: -facts[f.name]["distinct"])[:KEY_COLUMNS]
+    pairs = [(a.name, b.name) for i, a in enumerate(telling) for b in telling[i + 1 :]]
+    if not pairs:
+        return []
+    counts = ", ".join(f"count(DISTINCT ({quote(a)}, {quote(b)}))" for a, b in pairs)
+    with duckdb.connect(config={"threads": 1}) as con:
+        con.register("sample", sample)
+        (found,) = con.execute(f"SELECT {counts} FROM sample").fetchall()
+    return [pair for pair, n in zip(pairs, found, strict=True) if n == sample.num_rows]
+
+
 def _column(con: Any, field: Field) -> dict[str, Any]:
     column = quote(field.name)
     present, distinct, longest = con.execute(
         f"SELECT count({column}), count(DISTINCT {column}), max(length(CAST({column} AS VARCHAR))) FROM sample"
     ).fetchone()
     facts: dict[str, Any] = {"present": present, "distinct": distinct}
+    if present and (field.type in (*INTEGERS, "DOUBLE", "FLOAT", "DATE") or field.type.startswith("TIMESTAMP")):
+        facts["seen"] = con.execute(f"SELECT min({column})::VARCHAR, max({column})::VARCHAR FROM sample").fetchone()
     if field.type != "VARCHAR" or present == 0:
         return facts
     if distinct <= ENUM_VALUES and present >= ENUM_REPEATS * distinct and longest <= ENUM_LENGTH:
@@ -105,7 +170,7 @@ def _column(con: Any, field: Field) -> dict[str, Any]:
 # ---------------------------------------------------------------- text
 
 
-def _property(field: Field, facts: dict[str, Any], rows: int, indent: str) -> list[str]:
+def _property(field: Field, facts: Mapping[str, Any], rows: int, indent: str) -> list[str]:
     present = facts.get("present")
     required = field.required or (rows > 0 and present == rows)
     parts = [f"name: {scalar(field.name)}", *_type(field.type)]
@@ -119,12 +184,9 @@ def _property(field: Field, facts: dict[str, Any], rows: int, indent: str) -> li
     if "enum" in facts:
         parts.append(f"enum: [{', '.join(scalar(v) for v in facts['enum'])}]")
         comments.append("guessed: no other value was seen")
-    if (
-        rows >= FORMAT_ROWS
-        and required
-        and facts.get("distinct") == rows
-        and field.type in ("VARCHAR", "UUID", *INTEGERS)
-    ):
+    if "seen" in facts:
+        comments.append("seen: {} to {}".format(*facts["seen"]))
+    if _may_be_key(field, facts, rows):
         comments.append("no value repeats: perhaps primaryKey: true")
     nested = _nested(field.type, indent)
     comment = f"  # {'; '.join(comments)}" if comments else ""

@@ -10,7 +10,7 @@ from dropless.connect.config import field
 from dropless.connectors.files.chunk import Segments
 from dropless.connectors.files.csv_decode import CsvDecoder, Header, HeaderError
 from dropless.connectors.files.csv_split import Dialect, byte_order_mark, segment, wide_encoding
-from dropless.connectors.files.sample import SAMPLE_BYTES, SAMPLE_FILES, Columns
+from dropless.connectors.files.sample import SAMPLE_BYTES, Columns, spread
 from dropless.connectors.files.source import TextConfig, TextReader, TextSource
 from dropless.connectors.files.stream import ByteStream
 from dropless.errors import ConnectorError, problem
@@ -53,7 +53,7 @@ class CsvSource(TextSource[CsvConfig]):
 
     def discover(self) -> tuple[Field, ...]:
         columns = Columns(mixed="VARCHAR")
-        for split in self.splits()[:SAMPLE_FILES]:
+        for split in spread(self.splits()):
             reader = self.open(split, None)
             reader.want = SAMPLE_BYTES
             try:

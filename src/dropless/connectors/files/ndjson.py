@@ -11,7 +11,7 @@ from dropless.connect.config import field
 from dropless.connectors.files.chunk import Segments, text_of
 from dropless.connectors.files.ndjson_decode import NdjsonDecoder
 from dropless.connectors.files.ndjson_parse import Rename, lines, parse
-from dropless.connectors.files.sample import SAMPLE_BYTES, SAMPLE_FILES, Columns
+from dropless.connectors.files.sample import SAMPLE_BYTES, Columns, spread
 from dropless.connectors.files.source import TextConfig, TextReader, TextSource
 from dropless.connectors.files.stream import ByteStream
 
@@ -46,7 +46,7 @@ class NdjsonSource(TextSource[NdjsonConfig]):
 
     def discover(self) -> tuple[Field, ...]:
         columns, rename = Columns(mixed="JSON"), Rename(self.config.rename, ())
-        for split in self.splits()[:SAMPLE_FILES]:
+        for split in spread(self.splits()):
             reader = self.open(split, None)
             reader.want = SAMPLE_BYTES
             try:

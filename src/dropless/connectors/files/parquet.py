@@ -15,7 +15,7 @@ from dropless.connect.config import field
 from dropless.connectors.files.location import FileConfig, Location, mapped
 from dropless.connectors.files.parquet_decode import ParquetDecoder, duck_types, renamed
 from dropless.connectors.files.parquet_json import plain_schema, plain_table, row_json
-from dropless.connectors.files.sample import SAMPLE_FILES, wider
+from dropless.connectors.files.sample import spread, wider
 from dropless.errors import ConnectorError, problem
 
 MOST_ROWS = 1 << 20
@@ -73,7 +73,7 @@ class ParquetSource(Source[ParquetConfig]):
 
     def discover(self) -> tuple[Field, ...]:
         found: dict[str, str] = {}
-        for split in self.splits()[:SAMPLE_FILES]:
+        for split in spread(self.splits()):
             file = ParquetFile(self.location, split.id)
             try:
                 for name, type_ in duck_types(file.schema).items():

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from dropless.connect.api import Field
+from dropless.connect.api import Field, Split
 
 SAMPLE_FILES = 20
 SAMPLE_BYTES = 1 << 20
+
+
+def spread(splits: Sequence[Split]) -> list[Split]:
+    """At most SAMPLE_FILES of them, the first and the last among them: columns change over time, and with it names."""
+    if len(splits) <= SAMPLE_FILES:
+        return list(splits)
+    step = (len(splits) - 1) / (SAMPLE_FILES - 1)
+    return [splits[round(i * step)] for i in range(SAMPLE_FILES)]
+
 
 _WIDE_INT = 1 << 63
 _SPELLINGS = (

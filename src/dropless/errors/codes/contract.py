@@ -35,4 +35,7 @@ For instance minLength on an integer. Remove it or correct the logical type.""",
     "contract.duplicate_name": """Two properties of an object, or two rules, have one name.
 Letter case does not tell properties apart, as in SQL. Dead letters and verdicts name rules, so these must differ
 too.""",
+    "contract.breaking": """A version of a contract takes away what readers of the older one rely on.
+For instance a column is gone or has another type, a value may now be missing, or an enumeration has new values.
+Keep the promise, or publish the contract under another id so that readers can move at their own time.""",
 }

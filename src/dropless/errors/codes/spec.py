@@ -56,4 +56,11 @@ The message has the exception, the place is the last line of the file that was r
 Name it: `--pipeline NAME`.""",
     "spec.unknown_code": """No error has this code.
 Codes look like `family.problem`; the message names the nearest.""",
+    "spec.exists": """A file that a starter would write is there already, so nothing was written.
+`dropless init` never overwrites what is yours. Name another folder, or move the files away.""",
+    "spec.unwritable": """A file could not be written where the command was told to write it.
+Usually a missing permission, a full disk, or a folder that is a file. Correct the path, or make room.""",
+    "spec.unknown_format": """It could not be told how a file is to be read.
+Sources read CSV, NDJSON (one JSON object a line) and Parquet, also compressed with gzip or zstd.
+Convert the file; the message says how, where there is a usual way.""",
 }
