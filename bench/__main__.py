@@ -38,7 +38,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--workers", type=int, default=0, help="worker threads of ours (one for each core)")
     found.add_argument("--also", type=Path, action="append", default=[], help="another src tree to run beside ours")
     found.add_argument("--no-control", action="store_true", help="run ours only once a round")
-    found.add_argument("--peer", type=Path, help="a Python that has the peer of the benchmark, where it needs its own")
+    found.add_argument(
+        "--peer", type=Path, help="a Python that has dlt[filesystem,parquet]: runs it beside the jobs to Parquet"
+    )
     found.add_argument("--data", type=Path, help="keep the inputs here and use them again")
     found.add_argument("--scratch", type=Path, help="where runs may write (a temporary folder)")
     found.add_argument("--results", type=Path, default=HERE / "results", help="where the JSON of each run goes")

@@ -60,6 +60,21 @@ def by_hand(input: data.Input, name: str, to: str, *more: str, exact: bool = Fal
     return Variant(name, command, lambda folder: None, lambda folder: count.at(to, folder / f"out.{to}"), exact=exact)
 
 
+def with_dlt(input: data.Input, python: Path) -> Variant:
+    """The same job with dlt, by a Python that has it."""
+
+    def command(folder: Path) -> Sequence[str | Path]:
+        return [python.absolute(), PEERS / "dlt_files.py", input.format, input.glob, folder / "out"]
+
+    return Variant(
+        "dlt",
+        command,
+        lambda folder: None,
+        lambda folder: count.at("parquet", folder / "out/bench/events"),
+        exact=False,
+    )
+
+
 def expected(input: data.Input) -> count.Found:
     return count.Found(input.good, input.users, input.amount)
 
@@ -75,6 +90,8 @@ def to_parquet(input: data.Input, wanted: Wanted) -> Job:
         by_hand(input, "DuckDB, strict", "parquet", "--strict", exact=input.format == "ndjson"),
         by_hand(input, "DuckDB, our writer", "parquet", "--writer", "pyarrow"),
     ]
+    if wanted.peer:
+        variants.append(with_dlt(input, wanted.peer))
     goals = (Goal(bar, SCRIPT, least), Goal(bar, SCRIPT, least, "wall"))
     name = f"{input.format} to parquet, {wanted.bad:.0%} bad"
     return Job(name, input.rows, input.bytes, expected(input), tuple(variants), goals)
