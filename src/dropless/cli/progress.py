@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
+from collections import Counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
 
 EVERY_S = 0.2
 LINE_EVERY_S = 5.0
+BAR_WIDTH = 40
+COLOURS = {"delivered": "green", "folded": "green", "quarantined": "red", "late": "yellow"}
 
 
 class View:
@@ -21,6 +25,10 @@ class View:
         self._quiet = quiet
         self._live: Any = None
         self._last = 0.0
+        self._epoch = 0
+        self._now: Counter[str] = Counter()
+        self._before: Counter[str] = Counter()
+        """Fates of the epoch that is being computed, and of those before it."""
 
     def __enter__(self) -> View:
         if not self._quiet and sys.stderr.isatty():
@@ -39,6 +47,9 @@ class View:
 
     def observe(self, progress: Progress) -> None:
         """Shows where the run is, not more often than a person can read."""
+        if progress.epoch != self._epoch:
+            self._epoch, self._before = progress.epoch, self._before + self._now
+        self._now = Counter(progress.fates)
         now = time.monotonic()
         if self._quiet or now - self._last < (EVERY_S if self._live is not None else LINE_EVERY_S):
             return
@@ -48,27 +59,39 @@ class View:
         else:
             print(self._line(progress), file=sys.stderr, flush=True)
 
+    def _fates(self) -> list[tuple[str, int]]:
+        """Of the run so far, the most frequent first."""
+        return (self._before + self._now).most_common()
+
     def _line(self, p: Progress) -> str:
-        fates = ", ".join(f"{n:,} {fate}" for fate, n in p.fates.items() if n)
+        fates = ", ".join(f"{n:,} {fate}" for fate, n in self._fates())
         return f"{p.pipeline} epoch {p.epoch} {p.step}: {p.records:,} records, {_rate(p)}" + (
             f"; {fates}" if fates else ""
         )
 
     def _panel(self, p: Progress) -> Any:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
         from rich.table import Table
+        from rich.text import Text
 
-        grid = Table.grid(padding=(0, 2))
-        share = f"{p.bytes_done / p.bytes_total:.0%}" if p.bytes_total else ""
-        left = ""
-        if p.bytes_total and 0 < p.bytes_done < p.bytes_total:
-            left = f"{p.seconds * (p.bytes_total - p.bytes_done) / p.bytes_done:.0f} s left"
-        grid.add_row(f"[bold]{p.pipeline}[/]", f"run {p.run}, epoch {p.epoch}", p.step)
-        grid.add_row(f"{p.records:,} records", _rate(p), f"{share} {left}".strip())
-        fates = "  ".join(f"{n:,} {fate}" for fate, n in p.fates.items() if n)
-        if fates:
-            grid.add_row("", fates, "")
-        return grid
+        head = Text.assemble((p.pipeline, "bold"), f"  run {p.run}, epoch {p.epoch}, {p.step}")
+        said = f"{p.records:,} records  {_rate(p)}  {_left(p)}".rstrip()
+        middle: Any = Text(said)
+        if p.bytes_total:
+            middle = Table.grid(padding=(0, 2))
+            bar = ProgressBar(total=p.bytes_total, completed=min(p.bytes_done, p.bytes_total), width=BAR_WIDTH)
+            middle.add_row(bar, f"{p.bytes_done / p.bytes_total:4.0%}", said)
+        fates = Text("  ").join(Text(f"{n:,} {fate}", COLOURS.get(fate, "default")) for fate, n in self._fates())
+        return Group(head, middle, fates) if fates else Group(head, middle)
 
 
 def _rate(p: Progress) -> str:
     return f"{p.records / p.seconds:,.0f}/s" if p.seconds > 0 else ""
+
+
+def _left(p: Progress) -> str:
+    """How long the rest takes at the rate so far."""
+    if not 0 < p.bytes_done < p.bytes_total:
+        return ""
+    return f"{math.ceil(p.seconds * (p.bytes_total - p.bytes_done) / p.bytes_done)} s left"
