@@ -172,7 +172,7 @@ def _show(c: Certificate, files: list[Path]) -> None:
         for finding in failure["findings"]:
             click.echo(f"    {finding}")
     click.echo(f"  certificate: {files[1]}")
-    click.echo(f"  the same again: dropless prove {c.again} --kills {c.kills}")
+    click.echo(f"  the same again: dropless prove {c.again}")
 
 
 class _View:

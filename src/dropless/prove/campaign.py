@@ -93,6 +93,7 @@ def prove(project: Project, options: Options = Options()) -> Certificate:
         project=project,
         seed=seed,
         control=options.control,
+        asked_kills=options.kills,
         asked=options.points,
         base=base,
         results=results,
@@ -131,9 +132,11 @@ def prepare(project: Project, home: Path, seed: int, options: Options) -> Scratc
     first = targets.schema_name(token, 0)
     sinks = {n: targets.rerouted(project, n, first, options.target_url) for n in project.spec.sinks}
     originals = {n: found for n in sinks if (found := targets.definition_of(project, n, sinks[n]))}
-    settings = _cut(project.spec.settings, taken)
-    spec = replace(project.spec, folder=template, sources=taken.sources, sinks=sinks, settings=settings)
+    spec = replace(project.spec, folder=template, sources=taken.sources, sinks=sinks)
     copied = replace(project, spec=spec)
+    taken.bytes = sample.measure(copied)
+    settings = _cut(project.spec.settings, taken.bytes)
+    copied = replace(copied, spec=replace(spec, settings=settings))
     targets.prepare_files(copied, template, originals)
     mended = copied
     if options.mended is not None:
@@ -148,9 +151,9 @@ def prepare(project: Project, home: Path, seed: int, options: Options) -> Scratc
     return Scratch(campaign, taken, notes)
 
 
-def _cut(settings: Settings, taken: sample.Sample) -> Settings:
+def _cut(settings: Settings, total: int) -> Settings:
     """Epochs and chunks so small that the sample makes several of each; where they end is decided by bytes alone."""
-    epoch = max(LEAST_CHUNK * CHUNKS, taken.bytes // EPOCHS)
+    epoch = max(LEAST_CHUNK * CHUNKS, total // EPOCHS)
     return replace(
         settings, epoch_bytes=epoch, epoch_rows=1 << 40, chunk_bytes=max(LEAST_CHUNK, epoch // CHUNKS), workers=1
     )

@@ -42,6 +42,7 @@ class Certificate:
     seed: int
     control: bool
     asked: tuple[str, ...]
+    asked_kills: int
     made: str
     seconds: float
     read: int
@@ -67,6 +68,7 @@ class Certificate:
         project: Project,
         seed: int,
         control: bool,
+        asked_kills: int,
         asked: Sequence[str],
         base: Base,
         results: Sequence[Result],
@@ -95,6 +97,7 @@ class Certificate:
             seed=seed,
             control=control,
             asked=tuple(asked),
+            asked_kills=asked_kills,
             made=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=round(seconds, 1),
             read=max(reads, default=0),
@@ -147,7 +150,7 @@ class Certificate:
     @property
     def again(self) -> str:
         """The options that give the same trials again."""
-        options = [f"--seed {self.seed}", *(f"--points {p}" for p in self.asked)]
+        options = [f"--seed {self.seed}", f"--kills {self.asked_kills}", *(f"--points {p}" for p in self.asked)]
         return " ".join([*options, *(["--control"] if self.control else [])])
 
     def to_json(self) -> dict[str, Any]:
@@ -220,7 +223,7 @@ h1 { font-size: 1.6rem; margin: 0 0 .25rem; } h2 { font-size: 1.05rem; margin: 2
 .facts b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { color: var(--soft); font-weight: 500; } td.n, th.n { text-align: right; }
+th { color: var(--soft); font-weight: 500; } td.n, th.n { text-align: right; } td:first-child { white-space: nowrap; }
 code { font: .9em ui-monospace, monospace; } .wide { overflow-x: auto }
 pre { background: var(--tint); border: 1px solid var(--line); border-radius: .5rem; padding: .8rem; overflow-x: auto; }
 """
@@ -272,7 +275,7 @@ balance, every dead letter. {e(_said(c))}</p>
 <h2>Where processes were killed</h2>{_table(["instant", "#kills", "#in failed trials"], points)}
 {f"<h2>What came out wrong</h2>{failures}" if c.failures else ""}
 {f"<h2>To know</h2><ul>{notes}</ul>" if notes else ""}
-<h2>The same again</h2><pre>dropless prove DEFINITION {e(c.again)} --kills {c.kills}</pre>
+<h2>The same again</h2><pre>dropless prove DEFINITION {e(c.again)}</pre>
 </main></body></html>
 """
 

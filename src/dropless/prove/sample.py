@@ -52,8 +52,23 @@ def take(project: Project, folder: Path, schema: str, url: str | None, seed: int
         finally:
             source.close()
         sample.sources[name] = taken or _generated(project, spec, folder, schema, url, seed, sample)
-    sample.bytes = sum(p.stat().st_size for p in (folder / FOLDER).rglob("*") if p.is_file())
     return sample
+
+
+def measure(project: Project) -> int:
+    """The bytes that a run reads from the scratch copy's logs, as a run counts them."""
+    total = 0
+    for name in project.spec.sources:
+        if project.shapes[name] == "table":
+            continue
+        source = project.source(name)
+        for split in source.splits():
+            reader = source.open(split, None)
+            while (chunk := reader.read()) is not None and chunk.start != chunk.next:
+                total += getattr(chunk.data, "nbytes", None) or len(chunk.data)
+            reader.close()
+        source.close()
+    return total
 
 
 def _sampled(
