@@ -368,3 +368,12 @@ def test_replayed_bytes_must_be_one_line(tmp_path: Path) -> None:
 def test_tailed_file_gives_complete_lines_only(tmp_path: Path) -> None:
     path = write(tmp_path, b'{"a":"1"}', b'{"a":"2"}')
     assert fates(read(make("ndjson", path, tail=True))) == [("1", None)]
+
+
+def test_json_column_keeps_numbers_of_any_size_and_refuses_what_is_too_deep(tmp_path: Path) -> None:
+    big = b'{"j":[123456789012345678901234567890,{"a":1.00000000000000000001}],"d":1}'
+    deep = b'{"j":' + b"[" * 1000 + b"]" * 1000 + b"}"
+    fields = (Field("j", "JSON"), Field("d", "DECIMAL(9,2)"))
+    seen = read(make("ndjson", write(tmp_path, big, deep), fields))
+    assert seen[0].row == ('[123456789012345678901234567890,{"a":1.00000000000000000001}]', Decimal("1.00"))
+    assert seen[1].rules in [("j.type",), ("json",)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import pyarrow as pa
 from dropless.connect.api import Broken, Chunk, Decoded, Decoder, Field, Record, Violation
 from dropless.connectors.files.chunk import LONG, FileChunk, base_of, joined, text_of, too_long
 from dropless.connectors.files.ndjson_parse import BLANK, Rename, lines, parse
+from dropless.connectors.files.ndjson_plain import PlainLines
 from dropless.connectors.files.types import Schema
 from dropless.connectors.files.values import Judge
 
@@ -49,12 +50,41 @@ class NdjsonDecoder(Decoder):
         return self._decode(_Lines(b"\n".join(raws), starts, starts + lengths, places), flags, con)
 
     def _decode(self, batch: _Lines, known: Flags, con: Any) -> Decoded:
+        """Plain lines a column at a time, the others one by one; which way a line goes makes no difference to it."""
         if self._schema is None:
             self._schema = Schema(self._fields, con)
+            self._plain = PlainLines(self._schema, self._rename, self._drift)
+        rest = np.ones(len(batch.starts), bool)
+        rest[list(known)] = False
+        plain = self._plain.read(batch.text, batch.starts, batch.ends, ~rest, con)
+        if plain is None:
+            return self._one_by_one(batch, np.flatnonzero(rest), known, con)
+        rest[plain.lines] = False
+        decoded = Decoded(
+            rows=plain.rows,
+            positions=pa.array(batch.places[plain.lines]),
+            raw=lambda which: batch.raws(plain.lines[which]),
+            violations=plain.violations,
+            unknown=plain.unknown,
+        )
+        if not known and not rest.any():
+            return decoded
+        both = joined([decoded, self._one_by_one(batch, np.flatnonzero(rest), known, con)])
+        return replace(both, violations=tuple(sorted(both.violations, key=self._rank)))
+
+    def _rank(self, violation: Violation) -> int:
+        """Violations stand in the order of the fields, however the records were read."""
+        for i, name in enumerate(self._names):
+            if violation.rule == f"{name}.required":
+                return i
+            if violation.rule.startswith(f"{name}."):
+                return len(self._names) + i
+        return 2 * len(self._names)
+
+    def _one_by_one(self, batch: _Lines, lines: np.ndarray, known: Flags, con: Any) -> Decoded:
+        """These lines, parsed, and the ones that are refused already."""
         flags, kept, objects = dict(known), [], []
-        for i in range(len(batch.starts)):
-            if i in flags:
-                continue
+        for i in lines.tolist():
             value, flag = self._object(batch.raw(i))
             if flag is not None:
                 flags[i] = flag
@@ -66,7 +96,7 @@ class NdjsonDecoder(Decoder):
         return Decoded(
             rows=rows,
             positions=pa.array(batch.places[where]),
-            raw=lambda which: [batch.raw(i) for i in where[which].tolist()],
+            raw=lambda which: batch.raws(where[which]),
             violations=violations,
             broken=tuple(self._broken(batch, i, *flags[i]) for i in sorted(flags)),
             unknown=unknown,
@@ -124,3 +154,8 @@ class _Lines:
     def raw(self, i: int) -> bytes:
         """The original bytes of a record."""
         return self.text[int(self.starts[i]) : int(self.ends[i])]
+
+    def raws(self, which: np.ndarray) -> list[bytes]:
+        """The original bytes of several."""
+        text = self.text
+        return [text[s:e] for s, e in zip(self.starts[which].tolist(), self.ends[which].tolist(), strict=True)]

@@ -76,9 +76,10 @@ class Texts:
 
     def byte(self, at: np.ndarray) -> np.ndarray:
         """The bytes at these offsets; any byte where an offset is beyond the text, as that of an empty cell may be."""
-        return self.data[np.minimum(at, len(self.data) - 1)]
+        found: np.ndarray = self.data[np.minimum(at, len(self.data) - 1)]
+        return found
 
-    def only(self, rows: np.ndarray) -> pa.Array:
+    def without(self, rows: np.ndarray) -> pa.Array:
         """The same column, shared, with NULL in the rows of the mask."""
         valid = self.valid & ~rows
         bitmap = pa.py_buffer(np.packbits(valid, bitorder="little"))
@@ -113,7 +114,7 @@ def _split(texts: Texts, rest: np.ndarray) -> tuple[pa.Array, np.ndarray]:
     if texts.array.null_count:
         rest = rest & texts.valid
     rows = np.flatnonzero(rest)
-    return (texts.only(rest) if len(rows) else texts.array), rows
+    return (texts.without(rest) if len(rows) else texts.array), rows
 
 
 def _whole_numbers(texts: Texts, node: Type) -> Plain:
@@ -142,6 +143,18 @@ def _numbers(texts: Texts) -> tuple[np.ndarray, np.ndarray]:
     signed = texts.byte(begin) == _MINUS
     rest |= (point - begin - signed <= 0) | (point == end - 1)
     return rest, point
+
+
+def json_numbers(texts: Texts) -> np.ndarray:
+    """Which cells are numbers as JSON writes them, without exponent, and far from the limits of any type."""
+    rest, point = _numbers(texts)
+    begin = texts.offsets[:-1]
+    signed = texts.byte(begin) == _MINUS
+    zero = texts.byte(begin + signed) == _ZERO
+    rest |= zero & (point - begin - signed > 1)
+    rest |= zero & signed & (texts.lengths == 2)  # Minus zero is no whole number.
+    plain: np.ndarray = ~(rest | (texts.lengths > MOST_FLOAT))
+    return plain
 
 
 def _decimals(texts: Texts, node: Type) -> Plain:

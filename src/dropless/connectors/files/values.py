@@ -183,13 +183,27 @@ def _string(v: Any, node: Type) -> Any:
 def _json(v: Any, node: Type) -> Any:
     if v is None:
         return None
-    return orjson.dumps(v, default=_number).decode()
+    try:
+        return orjson.dumps(v, default=_number).decode()
+    except TypeError:  # A whole number of more than 64 bits, or nested deeper than orjson writes.
+        try:
+            return _written(v)
+        except RecursionError:
+            return None
 
 
 def _number(v: Any) -> Any:
     if isinstance(v, Decimal):
         return orjson.Fragment(str(v))
     raise TypeError(v)
+
+
+def _written(v: Any) -> str:
+    if type(v) is dict:
+        return "{" + ",".join(f"{_written(k)}:{_written(part)}" for k, part in v.items()) + "}"
+    if type(v) is list:
+        return "[" + ",".join(map(_written, v)) + "]"
+    return str(v) if type(v) in (int, Decimal) else orjson.dumps(v).decode()
 
 
 _SCALARS = {"int": _int, "float": _float, "bool": _bool, "string": _string, "json": _json}

@@ -1,0 +1,165 @@
+"""Plain lines of NDJSON, taken apart by looking at all their bytes at once.
+
+A line is plain if it is one flat object as machines write it: no backslash, no control character, valid UTF-8, at most
+one space after each colon and comma, numbers without exponent. In such a line quotes come in pairs, a pair before a
+colon is a key, and everything between the pairs is accounted for; so where each value begins and ends is known without
+a parser. A plain line is JSON, unless it has a key twice. A line that is not plain may be JSON all the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from dropless.connectors.files.plain import Texts, json_numbers
+
+PADDING = b" " * 8
+"""Stands behind every piece, so that eight bytes can be looked at from any place in it."""
+NUMBER, STRING, TRUE, FALSE, NULL, UNKNOWN = range(6)
+"""Kinds of values."""
+_QUOTE, _BACKSLASH, _COLON, _COMMA, _SPACE, _OPEN, _CLOSE, _NINE = (ord(c) for c in '"\\:, {}9')
+_LITERALS = ((TRUE, b"true"), (FALSE, b"false"), (NULL, b"null"))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Lines of one piece of text, as `text[starts[i]:ends[i]]`; the text ends in `PADDING`."""
+
+    text: bytes
+    starts: np.ndarray
+    ends: np.ndarray
+
+    @property
+    def array(self) -> np.ndarray:
+        return np.frombuffer(self.text, np.uint8)
+
+    def words(self, size: int) -> np.ndarray:
+        """The word of `size` bytes that begins at each offset."""
+        return np.ndarray((len(self.text) - size + 1,), f"<u{size}", self.text, strides=(1,))
+
+    def spans(self, begin: np.ndarray, end: np.ndarray) -> pa.Array:
+        """`text[begin[i]:end[i]]` as a column; the spans are in order and do not overlap."""
+        if not len(begin):
+            return pa.array([], pa.string())
+        # What lies between two spans is taken for a text as well, and left out by the copy.
+        offsets = np.empty(2 * len(begin), np.int32)
+        offsets[0::2], offsets[1::2] = begin, end
+        both = pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(self.text))
+        return both.take(pa.array(np.arange(0, len(offsets), 2, dtype=np.int32)))
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Every key of every plain line, in the order of the text, and its value's place: quotes of strings included."""
+
+    lines: np.ndarray
+    """The plain lines, as indices into the piece's."""
+    first: np.ndarray
+    """Where the keys of each plain line begin; one more at the end."""
+    name: np.ndarray
+    """The offset of each key's opening quote."""
+    begin: np.ndarray
+    end: np.ndarray
+    kind: np.ndarray
+
+    @property
+    def owner(self) -> np.ndarray:
+        """For each key its line, as an index into `lines`."""
+        return np.repeat(np.arange(len(self.lines)), np.diff(self.first))
+
+    def without(self, bad: np.ndarray) -> Keys:
+        """The keys of the lines that are not in the mask."""
+        if not bad.any():
+            return self
+        counts = np.diff(self.first)
+        keep = np.repeat(~bad, counts)
+        first = np.concatenate([[0], np.cumsum(counts[~bad])])
+        return Keys(self.lines[~bad], first, self.name[keep], self.begin[keep], self.end[keep], self.kind[keep])
+
+
+def keys_of(piece: Piece, doubtful: np.ndarray) -> Keys:
+    """The keys of the lines that are plain and not in the mask."""
+    array, starts, ends = piece.array, piece.starts, piece.ends
+    quotes = np.flatnonzero(array == _QUOTE)
+    cuts = np.append(np.searchsorted(quotes, starts), len(quotes))
+    counts = np.diff(cuts)
+    plain = (array[starts] == _OPEN) & (array[starts + 1] == _QUOTE) & (array[ends - 1] == _CLOSE)
+    plain &= ((counts & 1) == 0) & ~doubtful
+    for rows in _lines_with_odd_bytes(piece):
+        plain[rows] = False
+    if not plain.all():
+        quotes = quotes[np.repeat(plain, counts)]
+    lines = np.flatnonzero(plain)
+    return _paired(piece, quotes, lines, counts[lines] >> 1)
+
+
+def _lines_with_odd_bytes(piece: Piece) -> list[np.ndarray]:
+    """The lines that hold a backslash, a control character or bytes that are no UTF-8."""
+    text, array, found = piece.text, piece.array, []
+    if b"\\" in text:
+        found.append(_holders(piece, np.flatnonzero(array == _BACKSLASH)))
+    if np.count_nonzero(array < _SPACE) != text.count(b"\n"):
+        found.append(_holders(piece, np.flatnonzero(array < _SPACE)))
+    if not text.isascii():
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            found.append(_holders(piece, np.flatnonzero(array > 127)))
+    return found
+
+
+def _holders(piece: Piece, at: np.ndarray) -> np.ndarray:
+    """The lines in which these offsets lie."""
+    rows = np.searchsorted(piece.starts, at, side="right") - 1
+    return np.unique(rows[(rows >= 0) & (at < piece.ends[rows])])
+
+
+def _paired(piece: Piece, quotes: np.ndarray, lines: np.ndarray, pairs: np.ndarray) -> Keys:
+    """Keys and values out of an even number of quotes a line. A line that does not add up is left out."""
+    array, ends = piece.array, piece.ends[lines]
+    opening, closing = quotes[0::2], quotes[1::2]
+    after = np.cumsum(pairs)  # The first pair of the line that follows each line.
+    keys = np.flatnonzero(array[closing + 1] == _COLON)
+    first = np.append(np.searchsorted(keys, after - pairs), len(keys))
+    some = np.diff(first) > 0
+    bad = ~some
+    last = first[1:][some] - 1  # The last key of each line that has one.
+    bad[some] |= keys[first[:-1][some]] != (after - pairs)[some]
+    name = opening[keys]
+    begin = closing[keys] + 2
+    begin += array[begin] == _SPACE
+    quoted = array[begin] == _QUOTE
+    following = np.append(keys[1:], len(opening))
+    following[last] = after[some]
+    good = following - keys == 1 + quoted
+    end = np.append(name[1:], len(array)) - 1
+    end -= array[end] == _SPACE
+    good &= array[end] == _COMMA
+    end[last] = ends[some] - 1
+    good[last] = (following - keys == 1 + quoted)[last]
+    texts = np.flatnonzero(quoted & good)
+    good[texts] = closing[keys[texts] + 1] + 1 == end[texts]
+    good &= begin < end
+    kind = _kinds(piece, begin, end, quoted, good)
+    wrong = np.flatnonzero(kind == UNKNOWN)
+    bad[np.searchsorted(first, wrong, side="right") - 1] = True
+    return Keys(lines, first, name, begin, end, kind).without(bad)
+
+
+def _kinds(piece: Piece, begin: np.ndarray, end: np.ndarray, quoted: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """The kind of each value; unknown where it is not `good`, and where it is neither a string nor plain otherwise."""
+    kind = np.where(quoted & good, STRING, UNKNOWN).astype(np.uint8)
+    bare = np.flatnonzero(~quoted & good)
+    digits = piece.array[begin[bare]] <= _NINE
+    numbers, others = bare[digits], bare[~digits]
+    if len(numbers):
+        kind[numbers[json_numbers(Texts(piece.spans(begin[numbers], end[numbers])))]] = NUMBER
+    if len(others):
+        word, size = piece.words(4)[begin[others]], (end - begin)[others]
+        for literal, spelled in _LITERALS:
+            same = (word == int.from_bytes(spelled[:4], "little")) & (size == len(spelled))
+            same &= piece.array[end[others] - 1] == spelled[-1]
+            kind[others[same]] = literal
+    return kind
