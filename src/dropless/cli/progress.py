@@ -51,7 +51,8 @@ class View:
             self._epoch, self._before = progress.epoch, self._before + self._now
         self._now = Counter(progress.fates)
         now = time.monotonic()
-        if self._quiet or now - self._last < (EVERY_S if self._live is not None else LINE_EVERY_S):
+        soon = now - self._last < (EVERY_S if self._live is not None else LINE_EVERY_S)
+        if self._quiet or (soon and not progress.waits):
             return
         self._last = now
         if self._live is not None:

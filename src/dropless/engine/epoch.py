@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from dropless.engine.refusals import letters_of
 from dropless.engine.retrieve import fetcher
 from dropless.engine.tools import Tools
 from dropless.engine.workers import Delivered, Done, Edges
+from dropless.errors import ConnectorError
 from dropless.ledger.records import Epoch, LetterFile, Range, Run, SplitFact, StateFile, Transition
 from dropless.ledger.writer import LetterWriter
 from dropless.plan.ir import Collect, Deliver
@@ -149,8 +151,8 @@ class EpochWork:
         contract = self.project.contracts[source]
         for rule in contract.rules if contract else ():
             self.tally.judge(source, rule.name, rule.action, taken.judged, taken.failed.pop(rule.name, 0))
-        for rule_name, failed in taken.failed.items():
-            self.tally.judge(source, rule_name, "quarantine", taken.read, failed)
+        for rule_name in {*self.tools.sources[source].format_rules, *taken.failed}:
+            self.tally.judge(source, rule_name, "quarantine", taken.read, taken.failed[rule_name])
 
     def _count_flow(self, counts: Any) -> None:
         for name, c in counts.items():
@@ -305,10 +307,20 @@ class EpochWork:
 
     def abort(self) -> None:
         """Nothing of the epoch is left in any sink's staging or in the working state."""
-        for sink in self.tools.sinks.values():
-            sink.abort(self.number)
-        self.letters.abort()
-        self.tools.stage.abort()
+        abandon(self.tools, self.number, self)
+
+
+def abandon(tools: Tools, number: int, work: EpochWork | None) -> None:
+    """Nothing of an epoch is left, also where it could not even be begun (`work` is None).
+
+    A sink that cannot be reached is told again when the pipeline is next taken up: its part is not committed (L3).
+    """
+    for sink in tools.sinks.values():
+        with suppress(ConnectorError):
+            sink.abort(number)
+    if work is not None:
+        work.letters.abort()
+    tools.stage.abort()
 
 
 @dataclass(frozen=True)

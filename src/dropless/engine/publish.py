@@ -11,7 +11,7 @@ from typing import Any
 from dropless.connect.api import CommitPermit, Sink
 from dropless.engine.failpoint import reach
 from dropless.engine.project import Project
-from dropless.engine.retry import with_retries
+from dropless.engine.retry import Tell, with_retries
 from dropless.errors import ConnectorError, Fenced, LedgerCorrupt, Problem
 from dropless.ledger.records import Epoch
 from dropless.ledger.store import Ledger
@@ -24,7 +24,15 @@ LAG = 2
 class Publisher:
     """A thread that publishes while the next epoch is computed. Used as a context manager."""
 
-    def __init__(self, project: Project, ledger: Ledger, generation: int, sinks: Mapping[str, Sink[Any]]) -> None:
+    def __init__(
+        self,
+        project: Project,
+        ledger: Ledger,
+        generation: int,
+        sinks: Mapping[str, Sink[Any]],
+        tell: Tell | None = None,
+    ) -> None:
+        self._tell = tell
         self._project = project
         self._ledger = ledger
         self._generation = generation
@@ -88,7 +96,7 @@ class Publisher:
             raise LedgerCorrupt(Problem("ledger.publish_order", permit.why))
         reach("publish.before", sink)
         try:
-            with_retries(lambda: self._sinks[sink].commit(token, permit))
+            with_retries(lambda: self._sinks[sink].commit(token, permit), tell=self._tell)
         except ConnectorError as error:
             if error.retryable:
                 raise

@@ -112,7 +112,9 @@ def _difference(
         start = Offset(taken.start) if taken.start is not None else None
         try:
             found = source.digest(split, start, Offset(taken.next))
-        except ConnectorError:
+        except ConnectorError as error:
+            if error.retryable:
+                raise  # L13: an outage says nothing about the split.
             return "can no longer be read where it was committed"
         if found != taken.digest:
             return "has other content than was committed"
@@ -205,6 +207,19 @@ class Cursor:
         self._ranges.append(self._open)
         self._open = None
 
+    def mark(self) -> Mark:
+        """Where the reading stands, between two epochs."""
+        at = [] if self._at is None else [self._at]
+        return Mark(tuple(replace(p) for p in (*self._todo, *at)), len(self.failed))
+
+    def rewind(self, mark: Mark) -> None:
+        """Reading goes on from `mark`, with readers of its own: what was read since then is read again (L1)."""
+        self.close()
+        self._todo = [replace(p) for p in mark.todo]
+        self._reader = self._at = self._open = None
+        self._ranges = []
+        del self.failed[mark.failed :]
+
     def take_ranges(self, records: Mapping[int, int]) -> tuple[tuple[Range, ...], tuple[SplitFact, ...]]:
         """Returns the ranges taken since the last call, with `records` by split number, and the splits' facts."""
         if self._open is not None:
@@ -237,6 +252,14 @@ class Cursor:
     def close(self) -> None:
         if self._reader is not None:
             self._reader.close()
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place to rewind a cursor to: the splits that are left, the next one last."""
+
+    todo: tuple[Pending, ...]
+    failed: int
 
 
 @dataclass

@@ -11,6 +11,9 @@ from dropless.errors import Problem
 Status = Literal["succeeded", "stopped", "failed"]
 
 
+WAITING = "waiting: "
+
+
 @dataclass(frozen=True)
 class Progress:
     """Where a run is; given to the observer after each chunk and at each step."""
@@ -24,6 +27,11 @@ class Progress:
     bytes_done: int
     bytes_total: int
     seconds: float
+
+    @property
+    def waits(self) -> bool:
+        """True where `step` says which outage is being waited out."""
+        return self.step.startswith(WAITING)
 
 
 @dataclass(frozen=True)

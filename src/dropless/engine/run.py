@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from dropless.connect.api import Chunk, Offset
 from dropless.engine import keep, recovery, verdicts
-from dropless.engine.epoch import EpochWork, Outcome
+from dropless.engine.epoch import EpochWork, Outcome, abandon
 from dropless.engine.failpoint import reach
 from dropless.engine.project import Project, contract_texts
 from dropless.engine.publish import Publisher
 from dropless.engine.reading import Backlog, Cursor, Pending, Selection, survey
-from dropless.engine.report import Progress, RunReport
+from dropless.engine.report import WAITING, Progress, RunReport
+from dropless.engine.retry import Backoff, with_retries
 from dropless.engine.tools import Tools, open_tools, split_time
 from dropless.engine.workers import process
 from dropless.errors import ConnectorError, Problem
@@ -82,6 +84,8 @@ class Runner:
         self.fates: Counter[str] = Counter()
         self.bytes_done = 0
         self.bytes_total = 0
+        self.run = 0
+        self.work: EpochWork | None = None
 
     def execute(self) -> RunReport:
         recovered = recovery.recover(self.project, self.ledger, self.generation, give_up=self.options.full)
@@ -90,10 +94,13 @@ class Runner:
         self.options = options
         tools = open_tools(self.project, self.ledger, started, options, self.stack, self.keeping)
         run = recovered.run or self._begin(started, tools)
-        publisher = self.stack.enter_context(Publisher(self.project, self.ledger, self.generation, tools.sinks))
+        publisher = self.stack.enter_context(
+            Publisher(self.project, self.ledger, self.generation, tools.sinks, self._waiting)
+        )
         publisher.catch_up()
         pinned = recovered.run is not None and bool(self.ledger.epochs(self.project.name, run=run.id, limit=1))
-        tools.load_tables(self.ledger, run, pinned=pinned)
+        self.run = run.id
+        tools.load_tables(self.ledger, run, pinned=pinned, tell=self._waiting)
         backlog = self._survey(tools)
         cursor = Cursor(tools.sources, backlog.pending)
         self.stack.callback(cursor.close)
@@ -139,7 +146,7 @@ class Runner:
         for name, source in tools.sources.items():
             if self.project.shapes[name] == "table" or self.options.source not in (None, name):
                 continue
-            splits = source.splits()
+            splits = with_retries(source.splits, tell=self._waiting)
             numbers = self.ledger.number_splits(self.project.name, [(name, s.id) for s in splits])
             tools.setup.split_sources.update({n: s for (s, _), n in numbers.items()})
             tools.split_names.update({n: i for (_, i), n in numbers.items()})
@@ -147,7 +154,8 @@ class Runner:
             def ranges(owner: str, split: str) -> list[Any]:
                 return [r for _, _, r in self.ledger.ranges(self.project.name, owner, split)]
 
-            surveyed = survey(name, source, splits, progress, facts, numbers, ranges)
+            look = partial(survey, name, source, splits, progress, facts, numbers, ranges)
+            surveyed = with_retries(look, tell=self._waiting)
             chosen = [p for p in surveyed.pending if self.options.selection.takes(p.split, split_time)]
             backlog.pending += chosen
             backlog.changed += surveyed.changed
@@ -163,9 +171,19 @@ class Runner:
         fresh = not resumed
         while not cursor.exhausted or closing:
             number = self.ledger.next_epoch(self.project.name)
-            work = EpochWork(self.project, tools, number, run, resets=first, fresh=fresh, resumed=resumed, begin=begin)
+            make = partial(
+                EpochWork,
+                self.project,
+                tools,
+                number,
+                run,
+                resets=first,
+                fresh=fresh,
+                resumed=resumed,
+                begin=begin,
+            )
+            work, outcome = self._prepared(make, number, cursor, tools)
             try:
-                outcome = self._one(work, cursor, tools)
                 if outcome is not None:
                     if first:
                         reach("backfill")  # What the pipeline delivered so far is about to be replaced.
@@ -181,6 +199,29 @@ class Runner:
                 publisher.offer(outcome.epoch)  # Raises what an earlier epoch met; this one is committed all the same.
             first = closing = fresh = False
             begin = frozenset()
+
+    def _prepared(
+        self, make: Callable[[], EpochWork], number: int, cursor: Cursor, tools: Tools
+    ) -> tuple[EpochWork, Outcome | None]:
+        """An epoch ready to commit.
+
+        An outage of a source, a sink or a function is waited out, and the epoch begun again from the offsets it began
+        with: nothing of it is durable before its commit point (L2, L13).
+        """
+        backoff = Backoff(tell=self._waiting)
+        mark, before = cursor.mark(), (self.records, self.bytes_done)
+        while True:
+            self.work = None
+            try:
+                self.work = make()
+                return self.work, self._one(self.work, cursor, tools)
+            except BaseException as error:
+                abandon(tools, number, self.work)
+                if not isinstance(error, ConnectorError) or not error.retryable:
+                    raise
+                backoff.wait(error)
+            cursor.rewind(mark)
+            self.records, self.bytes_done = before
 
     def _one(self, work: EpochWork, cursor: Cursor, tools: Tools) -> Outcome | None:
         scans = tools.scans
@@ -204,19 +245,23 @@ class Runner:
         ):
             work.add(done)
             self.records += done.taken.read
-            self._observe(work, "reading")
-        return work.finish(cursor, last=cursor.exhausted, observe=lambda step: self._observe(work, step))
+            self._observe("reading")
+        return work.finish(cursor, last=cursor.exhausted, observe=self._observe)
 
-    def _observe(self, work: EpochWork, step: str) -> None:
+    def _waiting(self, line: str) -> None:
+        """An outage is being waited out; `line` says whose."""
+        self._observe(f"{WAITING}{line}")
+
+    def _observe(self, step: str) -> None:
         if self.options.observe is not None:
             self.options.observe(
                 Progress(
                     self.project.name,
-                    work.run.id,
-                    work.number,
+                    self.run,
+                    self.work.number if self.work is not None else 0,
                     step,
                     self.records,
-                    work.fates(),
+                    self.work.fates() if self.work is not None else {},
                     self.bytes_done,
                     self.bytes_total,
                     time.monotonic() - self.begun,

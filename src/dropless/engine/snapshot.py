@@ -15,10 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from dropless.connect.api import AT, POSITION_BITS, Decoded, Record, Source
-from dropless.contract.model import Contract
 from dropless.engine import spill
 from dropless.engine.intake import Intake, Taken
-from dropless.engine.retry import with_retries
 from dropless.ledger.writer import LETTERS
 from dropless.plan.ir import Scan
 
@@ -69,15 +67,9 @@ class Snapshots:
         return spill.read(self.path(source)), digest.read_text(encoding="ascii")
 
     def read(
-        self, scan: Scan, source: Source[Any], contract: Contract | None, con: Any, number: int, *, keep_raws: bool
+        self, scan: Scan, source: Source[Any], intake: Intake, number: int, *, keep_raws: bool
     ) -> tuple[pa.Table, str, Loaded]:
         """Reads the source to its end and pins its accepted rows. Returns them, their digest, and what came of it."""
-        intake = Intake(scan.source, source.decoder(), contract, con)
-        return with_retries(lambda: self._read(scan, source, intake, number, keep_raws))
-
-    def _read(
-        self, scan: Scan, source: Source[Any], intake: Intake, number: int, keep_raws: bool
-    ) -> tuple[pa.Table, str, Loaded]:
         sum = _empty(scan, number)
         rows: spill.Spill | None = None
         letters = spill.Spill(self.path(scan.source, "letters"), LETTERS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from dropless.contract.model import Contract
 from dropless.engine import spill
 from dropless.engine.fanout import ascending
 from dropless.engine.flow import Flow, Refused, RowCount, places_of
+from dropless.engine.intake import Intake
 from dropless.engine.query import quote
+from dropless.engine.retry import Tell, with_retries
 from dropless.engine.rowwise import Lane
 from dropless.engine.snapshot import Loaded, Snapshots
 from dropless.errors import ConnectorError, DataRefused, Problem
@@ -72,7 +75,7 @@ class Tables:
         """The scans of table sources."""
         return [o for o in self._plan.operators.values() if isinstance(o, Scan) and o.table]
 
-    def load(self, run: int, numbers: Mapping[str, int], *, pinned: bool) -> None:
+    def load(self, run: int, numbers: Mapping[str, int], *, pinned: bool, tell: Tell | None = None) -> None:
         """Fills `contents`.
 
         With `pinned` the snapshots are those this run began with; its first epoch accounted for them.
@@ -87,7 +90,9 @@ class Tables:
             before = snapshots.pinned(scan.source) if pinned else None
             if before is None:
                 source, contract = self._sources[scan.source], self._contracts[scan.source]
-                rows, digest, loaded = snapshots.read(scan, source, contract, self._con, number, keep_raws=keep_raws)
+                intake = Intake(scan.source, source.decoder(), contract, self._con)
+                read = partial(snapshots.read, scan, source, intake, number, keep_raws=keep_raws)
+                rows, digest, loaded = with_retries(read, tell=tell)
                 self.loaded.append(loaded)
             else:
                 rows, digest = before

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dropless.connect.api import Sink, Source, Split
 from dropless.engine import session
 from dropless.engine.project import Project, contract_texts
+from dropless.engine.retry import Tell
 from dropless.engine.rowwise import Lane
 from dropless.engine.snapshot import SNAPSHOTS
 from dropless.engine.state import StateStore
@@ -49,12 +50,12 @@ class Tools:
     plan_digest: str
     unknown: dict[str, set[str]] = field(default_factory=dict)
 
-    def load_tables(self, ledger: Ledger, run: Run, *, pinned: bool) -> None:
+    def load_tables(self, ledger: Ledger, run: Run, *, pinned: bool, tell: Tell | None = None) -> None:
         """Reads the table sources, or the snapshots this run began with where `pinned`."""
         keys = [(scan.source, scan.source) for scan in self.tables.needed]
         numbers = ledger.number_splits(run.pipeline, keys) if keys else {}
         self.split_names.update({n: split for (_, split), n in numbers.items()})
-        self.tables.load(run.id, {source: n for (source, _), n in numbers.items()}, pinned=pinned)
+        self.tables.load(run.id, {source: n for (source, _), n in numbers.items()}, pinned=pinned, tell=tell)
 
 
 def split_time(split: Split) -> str | None:
