@@ -40,11 +40,12 @@ class Found:
 
 @dataclass(frozen=True)
 class Sealed:
-    """One file that an epoch published, with the digest of its bytes at that moment."""
+    """One file that an epoch published, with the digest of its bytes at that moment ("": none was taken)."""
 
     path: str
     size: int
     digest: str
+    epoch: int = -1
 
 
 class Inspector(ABC):
@@ -86,8 +87,15 @@ class Inspector(ABC):
         """The rows as the relation has them, to be taken away. Raises ValueError for one that is none."""
         raise NotImplementedError
 
-    def sealed(self, token: bytes) -> tuple[Sealed, ...] | None:
-        """The files that the token published; None where the target is not made of files."""
+    def sealed(self, tokens: Iterable[tuple[int, bytes]]) -> dict[str, Sealed] | None:
+        """The files that the target should have after these tokens; None where the target is not made of files."""
+        return None
+
+    def typed(self) -> Iterator[pa.Table] | None:
+        """The target's rows as the relation's types, to be added up; None where a value may have changed on the way.
+
+        Raises ValueError for a value that is not of the type.
+        """
         return None
 
     def seal_of(self, path: str) -> Sealed | None:

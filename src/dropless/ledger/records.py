@@ -188,6 +188,18 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Version:
+    """What an epoch that counts was computed under. `purpose` is that of an undo's or a repair's run."""
+
+    epoch: int
+    run: int
+    definition: str
+    tables: Mapping[str, str]
+    started: str
+    purpose: str | None
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far a split is committed: the next offset's value, its order position, records so far, and the end."""
 

@@ -204,10 +204,10 @@ def _sums(facts: dict[int, _Facts], kind: str) -> dict[str, Any]:
     sinks: dict[str, Counter[str]] = defaultdict(lambda: Counter(delivered=0, rows=0))
     for (_, sink), path in paths.items():
         sinks[sink]["delivered"] += path["fates"]["delivered"]
-    for o in operators.values():
-        if o["kind"] == "deliver":
+    for counted in operators.values():
+        if counted["kind"] == "deliver":
             # Source records are not rows: an aggregate folds many records into few rows, a join may multiply them.
-            sinks[o["name"].removeprefix("deliver:")]["rows"] += o["out"]
+            sinks[counted["name"].removeprefix("deliver:")]["rows"] += counted["out"]
     for at in (*operators.values(), *paths.values()):
         at["fates"] = {fate: n for fate, n in at["fates"].items() if n}
     return {

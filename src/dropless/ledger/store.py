@@ -26,6 +26,7 @@ from dropless.ledger.records import (
     SplitFact,
     StateFile,
     Unpublished,
+    Version,
 )
 from dropless.protocol.facts import Facts
 
@@ -327,6 +328,16 @@ class Ledger:
         """(epoch, token, whether it is published) of the sink's committed epochs since the last reset, in order."""
         with self.database.read() as con:
             return undoing.tokens(con, pipeline, sink)
+
+    def versions(self, pipeline: str) -> list[Version]:
+        """What every committed epoch that counts was computed under, in order."""
+        with self.database.read() as con:
+            return undoing.versions(con, pipeline)
+
+    def replayed(self, pipeline: str) -> list[tuple[int, int, bytes]]:
+        """(epoch, letter file, rows as `Transition` has them) of the letters delivered by epochs that count."""
+        with self.database.read() as con:
+            return undoing.replayed(con, pipeline)
 
     def last_run(self, pipeline: str) -> int | None:
         """The latest run that has epochs which count, undos and repairs aside; None where there is none."""

@@ -10,7 +10,7 @@ import sqlite3
 from dropless.errors import DefinitionError, problem
 from dropless.ledger import derive, states
 from dropless.ledger.commit import dump, load
-from dropless.ledger.records import Content, Epoch, StateFile
+from dropless.ledger.records import Content, Epoch, StateFile, Version
 
 _COUNTING = "e.pipeline = :pipeline AND e.status = 'committed'"
 
@@ -41,6 +41,25 @@ def tokens(con: sqlite3.Connection, pipeline: str, sink: str) -> list[tuple[int,
         {"pipeline": pipeline, "sink": sink},
     )
     return [(row[0], row[1], bool(row[2])) for row in rows]
+
+
+def versions(con: sqlite3.Connection, pipeline: str) -> list[Version]:
+    """Of every committed epoch that counts, in order."""
+    rows = con.execute(
+        "SELECT e.number, e.run, e.definition, e.tables, r.started, r.purpose FROM epochs e JOIN runs r ON r.id = e.run"
+        f" WHERE {derive.COUNTS} AND e.status = 'committed' ORDER BY e.number",
+        {"pipeline": pipeline},
+    )
+    return [Version(row[0], row[1], row[2], load(row[3]), row[4], row[5]) for row in rows]
+
+
+def replayed(con: sqlite3.Connection, pipeline: str) -> list[tuple[int, int, bytes]]:
+    """(epoch, letter file, rows) of the letters that epochs which count have delivered."""
+    return con.execute(
+        "SELECT e.number, t.file, t.rows FROM transitions t JOIN epochs e ON e.id = t.epoch"
+        f" WHERE {derive.COUNTS} AND e.status = 'committed' AND t.after = 'replayed' ORDER BY t.id",
+        {"pipeline": pipeline},
+    ).fetchall()
 
 
 def last_run(con: sqlite3.Connection, pipeline: str) -> int | None:

@@ -73,9 +73,17 @@ class DuckDBInspector(Inspector):
         for number, value in zip(numbers, values, strict=True):
             yield Found("", None, number, value)
 
-    def rows_of(self, found: Iterable[Found]) -> pa.Table:
-        import pyarrow as pa
+    def typed(self) -> Iterator[pa.Table] | None:
+        return self._typed()
 
+    def _typed(self) -> Iterator[pa.Table]:
+        items = ", ".join(f"CAST({n} AS {f.type}) AS {n}" for n, f in zip(self._names, self._columns, strict=True))
+        if self._there:
+            with self._opened() as con:
+                for batch in con.sql(f"SELECT {items} FROM {self._table}").to_arrow_reader(BATCH_ROWS):
+                    yield pa.Table.from_batches([batch])
+
+    def rows_of(self, found: Iterable[Found]) -> pa.Table:
         items = ", ".join(f"CAST(NULL AS {f.type}) AS {quote(f.name)}" for f in self._columns)
         schema = session().sql(f"SELECT {items} LIMIT 0").to_arrow_table().schema
         try:

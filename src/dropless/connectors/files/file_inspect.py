@@ -53,8 +53,17 @@ class FileInspector(Inspector):
         with sink_errors(self._sink.context.name, self._sink.target.where):
             return self._sink.target.ours(self._sink.names, None)
 
-    def sealed(self, token: bytes) -> tuple[Sealed, ...]:
-        return tuple(Sealed(f.final, f.size, f.digest) for f in Token.unpack(token).files)
+    def sealed(self, tokens: Iterable[tuple[int, bytes]]) -> dict[str, Sealed]:
+        state: dict[str, Sealed] = {}
+        for epoch, token in tokens:
+            told = Token.unpack(token)
+            folders, epochs = set(told.folders), set(told.epochs)
+            for path in list(state):
+                appended = self._sink.names.epoch_of(path.rpartition("/")[2])
+                if told.everything or path.rpartition("/")[0] in folders or appended in epochs:
+                    del state[path]
+            state.update({f.final: Sealed(f.final, f.size, f.digest, epoch) for f in told.files})
+        return state
 
     def seal_of(self, path: str) -> Sealed | None:
         with sink_errors(self._sink.context.name, self._sink.target.where):

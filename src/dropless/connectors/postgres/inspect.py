@@ -156,13 +156,27 @@ class PostgresInspector(Inspector):
                 for number, value in zip(numbers, part.drop_columns(["h"]).to_pylist(), strict=True):
                     yield Found("", None, number, value)
 
+    def typed(self) -> Iterator[pa.Table] | None:
+        # jsonb keeps documents in a form of its own.
+        return None if self._own else self._read_typed()
+
+    def _read_typed(self) -> Iterator[pa.Table]:
+        if self._full is not None:
+            items = ", ".join(f"t.{n}::text AS {n}" for n in self._names)
+            with self._opened() as con:
+                for part in _copied(con, f"SELECT {items} FROM {self._full} t", [f.name for f in self._columns]):
+                    self.fetched += part.num_rows
+                    yield self._made(part)
+
     def rows_of(self, found: Iterable[Found]) -> pa.Table:
         rows = [f.values for f in found]
-        data = pa.table({f.name: pa.array([r[f.name] for r in rows], pa.string()) for f in self._columns})
-        rows_, wrong = typed(data, {f.name: "VARCHAR" for f in self._columns}, self._columns, session())
+        return self._made(pa.table({f.name: pa.array([r[f.name] for r in rows], pa.string()) for f in self._columns}))
+
+    def _made(self, data: pa.Table) -> pa.Table:
+        rows, wrong = typed(data, dict.fromkeys(data.column_names, "VARCHAR"), self._columns, session())
         if wrong:
             raise ValueError(f"{wrong[0].rule}: {wrong[0].reason}")
-        return rows_
+        return rows
 
 
 def _form(f: Field, target: TargetColumn) -> tuple[str, str | None]:

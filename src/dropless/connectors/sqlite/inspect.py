@@ -89,12 +89,21 @@ class SQLiteInspector(Inspector):
                 for i in np.flatnonzero(np.isin(found, hashes)).tolist():
                     yield Found("", None, int(found[i]), dict(zip(self._names, rows[i][1:], strict=True)))
 
+    def typed(self) -> Iterator[pa.Table] | None:
+        return self._read_typed()
+
+    def _read_typed(self) -> Iterator[pa.Table]:
+        if self._there:
+            with self._opened() as con:
+                cursor = con.execute(f"SELECT {', '.join(map(quote, self._names))} FROM {self._table}")
+                while rows := cursor.fetchmany(BATCH_ROWS):
+                    yield self._made([dict(zip(self._names, row, strict=True)) for row in rows])
+
     def rows_of(self, found: Iterable[Found]) -> pa.Table:
-        texts: dict[str, list[str | None]] = {n: [] for n in self._names}
-        for row in found:
-            for name in self._names:
-                texts[name].append(_text(row.values[name]))
-        data = pa.table({n: pa.array(v, pa.string()) for n, v in texts.items()})
+        return self._made([f.values for f in found])
+
+    def _made(self, values: list[dict[str, Any]]) -> pa.Table:
+        data = pa.table({n: pa.array([_text(row[n]) for row in values], pa.string()) for n in self._names})
         rows, wrong = typed(data, dict.fromkeys(self._names, "VARCHAR"), self._columns, session())
         if wrong:
             raise ValueError(f"{wrong[0].rule}: {wrong[0].reason}")
