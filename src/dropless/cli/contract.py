@@ -119,12 +119,17 @@ def _compare(new: Contract, old: Contract, said: dict[str, Any], as_json: bool) 
     problems = [Problem("contract.breaking", c.sentence, Place(new.file, 1, c.about), hint) for c in breaking]
     said["changes"] = [vars(c) for c in changes]
     said["problems"] = [p.to_json() for p in problems]
-    if not as_json:
-        for change in changes:
-            click.echo(f"{click.style(change.kind, fg=KINDS[change.kind])}: {change.sentence}")
-        if not changes:
-            click.echo(f"{new.id} promises what {old.id} {old.version} did")
-    print_problems(problems)
+    if as_json:
+        return 2 if breaking else 0
+    for change in changes:
+        click.echo(f"{click.style(change.kind, fg=KINDS[change.kind])}: {change.sentence}")
+    if not changes:
+        click.echo(f"{new.id} promises what {old.id} {old.version} did")
+    if breaking:
+        count = (
+            f"{len(breaking)} promises of {old.version} are" if len(breaking) > 1 else f"a promise of {old.version} is"
+        )
+        print_problems([Problem("contract.breaking", f"{count} broken", Place(new.file, 1), hint)])
     return 2 if breaking else 0
 
 

@@ -189,7 +189,7 @@ def edit_letter(
 def _read(file: str) -> bytes:
     from dropless.cli.output import read_bytes
 
-    body = click.get_binary_stream("stdin").read() if file == "-" else read_bytes(file)
+    body = sys.stdin.buffer.read() if file == "-" else read_bytes(file)
     return body.rstrip(b"\r\n")
 
 
@@ -233,9 +233,9 @@ def replay_letters(
     project.require()
     chosen = _filter(options)
     if dry_run:
-        from dropless.cli.rehearsal import rehearse
+        from dropless.cli.rehearsal import show
 
-        rehearse(project, chosen, limit, after, as_json)
+        show(project, chosen, limit, after, as_json)
         return
     report = replay(project, chosen, Options(kind="replay", take_over=take_over, from_now=from_now, workers=workers))
     if as_json:

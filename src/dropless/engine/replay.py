@@ -7,7 +7,7 @@ that every record of it takes the same way and the balance is that of an ordinar
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,6 +33,7 @@ from dropless.engine.workers import Done, Worker
 from dropless.ledger.letters import ClaimedFile, LetterFilter, Letters
 from dropless.ledger.records import Run
 from dropless.ledger.store import Ledger
+from dropless.plan.ir import Plan, Scan
 
 SOURCE = "source"
 """The group of letters that were refused before any operator: by the decoder or the contract."""
@@ -157,6 +158,43 @@ def replay(project: Project, chosen: LetterFilter, options: Options = Options(ki
         return ReplayReport(report, done, total - done, player.by_stage, time.monotonic() - begun)
 
 
+SplitOf = Callable[[int], tuple[str, str]]
+
+
+def retake(worker: Worker, job: Job, plan: Plan, scans: Mapping[str, Scan], split_of: SplitOf) -> Done:
+    """The letters decoded anew and pushed from the operator that refused them on; nothing is fed or written.
+
+    `split_of` gives source and split of a number, for the further records of joined rows.
+    """
+    scan = scans[job.source]
+    taken = worker.intake(job.source).retake(job.records, job.split, job.number)
+    done = Done(job.source, job.number, taken, Flow())
+    if job.operator == SOURCE:
+        done.own_letters = list(taken.letters)
+        done.flow = worker.lane.push(scan.name, taken.rows)
+        done.letters = letters_of(done.flow.refused, taken.lookup)
+        return done
+    given = {scan.name: taken.rows, **_others(worker, job, scans, split_of)}
+    entry = approach(plan, worker.lane, job.operator, given)
+    done.flow = enter(plan, worker.lane, job.operator, entry)
+    own = [r for r in (*entry.refused, *done.flow.refused) if r.operator == job.operator or r in entry.refused]
+    later = [r for r in done.flow.refused if r.operator != job.operator]
+    done.own_letters = [*taken.letters, *letters_of(own, taken.lookup)]
+    done.letters = letters_of(later, taken.lookup)
+    return done
+
+
+def _others(worker: Worker, job: Job, scans: Mapping[str, Scan], split_of: SplitOf) -> dict[str, pa.Table]:
+    """The other records of joined rows, by the scan they came through."""
+    found: dict[str, list[pa.Table]] = {}
+    for place, raw, context in job.others:
+        number, position = place >> POSITION_BITS, place & ((1 << POSITION_BITS) - 1)
+        source, split = split_of(number)
+        taken: Taken = worker.intake(source).retake([Record(position, raw, context)], split, number)
+        found.setdefault(scans[source].name, []).append(taken.rows)
+    return {name: pa.concat_tables(tables) for name, tables in found.items()}
+
+
 def groups(claim: ClaimedFile, known: set[str]) -> Iterator[Group]:
     """Cuts claimed letters by the operator that refused them. Letters of an operator that is no more are left alone."""
     stages = claim.table.column("stage").to_pylist()
@@ -219,35 +257,13 @@ class Player:
         return again
 
     def _one(self, worker: Worker, job: Job, work: EpochWork) -> Done:
-        plan, scan = self.tools.plan, self.tools.scans[job.source]
-        taken = worker.intake(job.source).retake(job.records, job.split, job.number)
-        done = Done(job.source, job.number, taken, Flow())
-        if job.operator == SOURCE:
-            done.own_letters = list(taken.letters)
-            done.flow = worker.lane.push(scan.name, taken.rows)
-            done.letters = letters_of(done.flow.refused, taken.lookup)
-            work.edges.accept(worker, work.number, done.flow, done, taken.lookup)
-            return done
-        given = {scan.name: taken.rows, **self._others(worker, job)}
-        entry = approach(plan, worker.lane, job.operator, given)
-        done.flow = enter(plan, worker.lane, job.operator, entry)
-        own = [r for r in (*entry.refused, *done.flow.refused) if r.operator == job.operator or r in entry.refused]
-        later = [r for r in done.flow.refused if r.operator != job.operator]
-        done.own_letters = [*taken.letters, *letters_of(own, taken.lookup)]
-        done.letters = letters_of(later, taken.lookup)
-        work.edges.accept(worker, work.number, done.flow, done, taken.lookup, own=job.operator)
+        tools = self.tools
+        done = retake(
+            worker, job, tools.plan, tools.scans, lambda n: (tools.setup.split_sources[n], tools.split_names[n])
+        )
+        own = None if job.operator == SOURCE else job.operator
+        work.edges.accept(worker, work.number, done.flow, done, done.taken.lookup, own=own)
         return done
-
-    def _others(self, worker: Worker, job: Job) -> dict[str, pa.Table]:
-        """The other records of joined rows, by the scan they came through."""
-        found: dict[str, list[pa.Table]] = {}
-        for place, raw, context in job.others:
-            number, position = place >> POSITION_BITS, place & ((1 << POSITION_BITS) - 1)
-            source = self.tools.setup.split_sources[number]
-            split = self.tools.split_names[number]
-            taken: Taken = worker.intake(source).retake([Record(position, raw, context)], split, number)
-            found.setdefault(self.tools.scans[source].name, []).append(taken.rows)
-        return {name: pa.concat_tables(tables) for name, tables in found.items()}
 
     def _outcome(self, work: EpochWork, group: Group, again: Again) -> Extra:
         """What becomes of each letter, as transitions, and the present reasons of those that stay open."""

@@ -148,7 +148,7 @@ def relations(given: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     shapes: dict[tuple[str, str], list[str]] = {}
-    for path in dict.fromkeys(os.path.normpath(p) if not p.startswith("s3://") else p for p in given):
+    for path in dict.fromkeys(part for p in given for part in _parts(p)):
         if path.startswith("s3://") or not os.path.isfile(path):
             found.append(path)
         else:
@@ -167,6 +167,16 @@ def relations(given: Sequence[str]) -> list[str]:
         pattern = files[0] if len(files) == 1 else _glob(files)
         found += files if pattern is None else [pattern]
     return found
+
+
+def _parts(path: str) -> list[str]:
+    """The data files of a folder, where it holds some itself; else the path."""
+    if path.startswith("s3://") or not os.path.isdir(path):
+        return [path if path.startswith("s3://") else os.path.normpath(path)]
+    files = sorted(
+        e.path for e in os.scandir(path) if e.is_file() and not e.name.startswith(".") and _by_ending(e.name)
+    )
+    return [os.path.normpath(f) for f in files] or [os.path.normpath(path)]
 
 
 def _columns(path: str) -> Any:
