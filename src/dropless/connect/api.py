@@ -193,6 +193,8 @@ class Source(ABC, Generic[C]):
     name: ClassVar[str]
     delivery: ClassVar[Literal["replayable", "at-most-once"]] = "replayable"
     config_type: ClassVar[type]
+    format_rules: ClassVar[tuple[str, ...]] = ()
+    """Rules by which its decoder judges each record read, beside those of a contract; such as `json`."""
 
     def __init__(self, config: C, context: SourceContext) -> None:
         self.config = config

@@ -9,7 +9,7 @@ from dropless.connect.api import Field, Offset, SourceContext, Split
 from dropless.connect.config import field
 from dropless.connectors.files.chunk import Segments
 from dropless.connectors.files.csv_decode import CsvDecoder, Header, HeaderError
-from dropless.connectors.files.csv_split import Dialect, byte_order_mark, segment, wide_encoding
+from dropless.connectors.files.csv_split import CSV, Dialect, byte_order_mark, segment, wide_encoding
 from dropless.connectors.files.sample import SAMPLE_BYTES, Columns, spread
 from dropless.connectors.files.source import TextConfig, TextReader, TextSource
 from dropless.connectors.files.stream import ByteStream
@@ -33,6 +33,7 @@ class CsvSource(TextSource[CsvConfig]):
 
     name = "csv"
     config_type = CsvConfig
+    format_rules = (CSV,)
 
     def __init__(self, config: CsvConfig, context: SourceContext) -> None:
         super().__init__(config, context)

@@ -32,6 +32,7 @@ class NdjsonSource(TextSource[NdjsonConfig]):
 
     name = "ndjson"
     config_type = NdjsonConfig
+    format_rules = ("json", "json.object")
 
     def open(self, split: Split, start: Offset | None) -> NdjsonReader:
         at = int(start.value) if start else 0
