@@ -151,7 +151,7 @@ class EpochWork:
         contract = self.project.contracts[source]
         for rule in contract.rules if contract else ():
             self.tally.judge(source, rule.name, rule.action, taken.judged, taken.failed.pop(rule.name, 0))
-        for rule_name in {*self.tools.sources[source].format_rules, *taken.failed}:
+        for rule_name in dict.fromkeys((*self.tools.sources[source].format_rules, *taken.failed)):
             self.tally.judge(source, rule_name, "quarantine", taken.read, taken.failed[rule_name])
 
     def _count_flow(self, counts: Any) -> None:
