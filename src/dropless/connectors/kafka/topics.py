@@ -105,6 +105,44 @@ class Topics:
         end = self._offsets(partitions, lambda p: admin.OffsetSpec.latest())
         return {p: checked_extent(p, first[p], max(end[p], first[p])) for p in partitions}
 
+    def bounds(self, partition: Partition) -> tuple[int, int]:
+        """First offset and end of a partition, with what is not committed yet."""
+        admin, kafka = self._kafka.admin, self._kafka
+        raw = kafka.IsolationLevel.READ_UNCOMMITTED
+        first = self._offsets([partition], lambda p: admin.OffsetSpec.earliest(), raw)
+        end = self._offsets([partition], lambda p: admin.OffsetSpec.latest(), raw)
+        return first[partition], end[partition]
+
+    def make(self, topic: str, partitions: int, replication: int, settings: Mapping[str, str]) -> None:
+        """The topic is there after this; one that was there is left as it is."""
+        if self.identities([topic]):
+            return
+        made = self._kafka.admin.NewTopic(topic, partitions, replication, config=dict(settings))
+        with self._mapped():
+            try:
+                for future in self.admin.create_topics([made], request_timeout=self._timeout).values():
+                    future.result(self._timeout + 5)
+            except self._kafka.KafkaException as e:
+                if e.args[0].name() != "TOPIC_ALREADY_EXISTS":
+                    raise
+        until = time.monotonic() + self._timeout
+        while not self.identities([topic]) and time.monotonic() < until:
+            time.sleep(0.02)
+
+    def setting(self, topic: str, name: str) -> str | None:
+        """A setting of the topic; None where the topic is missing, or may not be asked about."""
+        admin = self._kafka.admin
+        asked = admin.ConfigResource(admin.ConfigResource.Type.TOPIC, topic)
+        with self._mapped():
+            [future] = self.admin.describe_configs([asked], request_timeout=self._timeout).values()
+            try:
+                found = future.result(self._timeout + 5)
+            except self._kafka.KafkaException as e:
+                if e.args[0].name() in ("UNKNOWN_TOPIC_OR_PART", "TOPIC_AUTHORIZATION_FAILED"):
+                    return None
+                raise
+        return str(found[name].value) if name in found else None
+
     def at_time(self, partitions: Sequence[Partition], milliseconds: int) -> dict[Partition, int]:
         """The offset of the first record with this timestamp or a later one; the end where there is none."""
         admin = self._kafka.admin
@@ -112,13 +150,13 @@ class Topics:
         missing = [p for p, offset in found.items() if offset < 0]
         return {**found, **self._offsets(missing, lambda p: admin.OffsetSpec.latest())}
 
-    def _offsets(self, partitions: Sequence[Partition], spec: Any) -> dict[Partition, int]:
+    def _offsets(self, partitions: Sequence[Partition], spec: Any, isolation: Any = None) -> dict[Partition, int]:
         if not partitions:
             return {}
         kafka = self._kafka
         asked = {kafka.TopicPartition(p.topic, p.number): spec(p) for p in partitions}
         known = {(p.topic, p.number): p for p in partitions}
-        isolation = kafka.IsolationLevel.READ_COMMITTED
+        isolation = kafka.IsolationLevel.READ_COMMITTED if isolation is None else isolation
         until = time.monotonic() + self._timeout
         while True:
             try:

@@ -40,8 +40,8 @@ its values apart.
 For instance Parquet has no interval that pyarrow writes. Cast the column in a transform, for instance to VARCHAR.""",
     "sink.delimiter": """The delimiter of a CSV file is not one character, or is a quote or a line end.
 Such a file could not be read back. Choose another one, for instance a comma, a semicolon or a tab.""",
-    "sink.cannot_replace": """The sink was asked to replace or take back what it has delivered, and its target is a log that
-others read.
+    "sink.cannot_replace": """The sink was asked to replace or take back what it has delivered, and its target is a
+log that others read.
 A Kafka topic keeps what was written to it: a run with `--full`, a backfill of a committed range and `undo` cannot take
 it back. Run into a topic of another name, and let its readers move over.""",
 }
