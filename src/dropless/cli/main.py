@@ -18,6 +18,7 @@ COMMANDS = {
     "show": "dropless.cli.history:show",
     "account": "dropless.cli.history:account",
     "dead-letters": "dropless.cli.letters:dead_letters",
+    "unpark": "dropless.cli.unpark:unpark",
     "contract": "dropless.cli.contract:contract",
     "lineage": "dropless.cli.lineage:lineage",
     "explain": "dropless.cli.explain:explain",

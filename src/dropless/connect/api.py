@@ -362,6 +362,12 @@ class Sink(ABC, Generic[C]):
         """The epoch is visible after this, once, however often it is called (L4). Raises Fenced for a stale generation,
         ConnectorError(retryable=True) for an outage, ConnectorError(retryable=False) for a refusal."""
 
+    def rehearse(self, token: bytes, permit: CommitPermit) -> None:
+        """Raises what `commit` would raise, and changes nothing either way. Asked to find the rows a target refuses.
+
+        A sink whose target cannot refuse rows need not say anything.
+        """
+
     @abstractmethod
     def abort(self, epoch: int) -> None:
         """Nothing of the epoch is left after this."""

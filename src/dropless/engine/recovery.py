@@ -66,7 +66,7 @@ def recover(project: Project, ledger: Ledger, generation: int, *, give_up: bool 
         sink.close()
     for path in ledger.garbage(project.name):
         path.unlink(missing_ok=True)
-    if run is not None and run.kind == "replay":
+    if run is not None and run.kind in ("replay", "undo", "repair"):
         # A replay is not resumed: what it committed stands, its other claims are open again, and it can be asked for
         # anew.
         ledger.finish_run(generation, run, "failed" if run.gated else "succeeded", "interrupted")

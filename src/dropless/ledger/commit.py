@@ -13,7 +13,7 @@ from typing import Any
 
 from dropless.errors import Fenced, LedgerCorrupt, problem
 from dropless.ledger import states
-from dropless.ledger.records import Epoch, LetterFile, Range, SplitFact
+from dropless.ledger.records import Epoch, LetterFile, Range, Retoken, SplitFact
 from dropless.protocol.fates import unbalanced
 
 SINCE_RESET = (
@@ -177,6 +177,23 @@ def upsert_split(con: sqlite3.Connection, pipeline: str, fact: SplitFact) -> Non
         (fact.size, fact.modified, fact.finished, pipeline, fact.number, fact.source, fact.split),
     ).rowcount
     assert changed == 1, f"split {fact.split!r} of {fact.source!r} was never numbered {fact.number}"
+
+
+def replace_tokens(con: sqlite3.Connection, pipeline: str, retokens: Iterable[Retoken]) -> None:
+    """Parked parts have their new tokens and wait to be published; what was left out of them are letters of this
+    transaction (L2, L7)."""
+    for again in retokens:
+        epoch = "(SELECT id FROM epochs WHERE pipeline = ? AND number = ? AND status = 'committed')"
+        changed = con.execute(
+            f"UPDATE tokens SET token = ?, parked = NULL WHERE sink = ? AND parked IS NOT NULL AND published IS NULL"
+            f" AND epoch = {epoch}",
+            (again.token, again.sink, pipeline, again.epoch),
+        ).rowcount
+        assert changed == 1, f"epoch {again.epoch} has no parked token for {again.sink}"
+        con.execute(
+            f"UPDATE contents SET rows = ?, digest = ? WHERE sink = ? AND epoch = {epoch}",
+            (again.rows, again.digest, again.sink, pipeline, again.epoch),
+        )
 
 
 def insert_letters(con: sqlite3.Connection, key: int, files: Iterable[LetterFile]) -> None:

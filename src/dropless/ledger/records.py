@@ -143,6 +143,20 @@ class Content:
 
 
 @dataclass(frozen=True)
+class Retoken:
+    """Another token for a parked part of an earlier epoch: it leaves out rows that the target refused.
+
+    `rows` and `digest` are what the sink is given now, where the ledger has that of the part (`Content`).
+    """
+
+    epoch: int
+    sink: str
+    token: bytes
+    rows: int
+    digest: str
+
+
+@dataclass(frozen=True)
 class Epoch:
     """Everything that becomes durable together, at the commit point."""
 
@@ -162,6 +176,7 @@ class Epoch:
     held: bool = False
     resets: bool = False
     """True for the first epoch of a full backfill: earlier offsets, state and letters no longer count."""
+    retokens: tuple[Retoken, ...] = ()
     plan: str | None = None
     """The digest of the plan (`Ledger.remember_plan`) that the state was changed under."""
     tables: Mapping[str, str] = field(default_factory=dict)

@@ -251,6 +251,7 @@ class Ledger:
             commit.insert_letters(con, key, epoch.letters)
             commit.apply_transitions(con, pipeline, key, epoch, kind)
             undoing.insert_contents(con, key, epoch)
+            commit.replace_tokens(con, pipeline, epoch.retokens)
             if epoch.undoes is not None:
                 undoing.undo_run(con, pipeline, epoch.undoes, key)
 

@@ -169,3 +169,23 @@ def test_full_disk_while_staging_is_an_outage(tmp_path: Path) -> None:
         stage.prepare(1)
     assert e.value.code == "sink.disk_full"
     assert e.value.retryable
+
+
+def test_rehearsal_says_what_a_commit_would_say_and_changes_nothing(target: Target) -> None:
+    sink = target.sink(COLUMNS, mode="append")
+    sink.commit(prepared(sink), permit(1))
+    token = prepared(sink, 2)
+    sink.rehearse(token, permit(2))
+    assert target.rows() == [(1,), (2,)]
+    sink.commit(token, permit(2))
+    assert target.rows() == [(1,), (1,), (2,), (2,)]
+    target.execute("DELETE FROM t")
+    target.execute("CREATE UNIQUE INDEX once ON t (id)")
+    sink.begin(3)
+    sink.write(3, pa.concat_tables([ROWS, ROWS]))
+    token = sink.prepare(3)
+    for call in (sink.rehearse, sink.commit):
+        with pytest.raises(ConnectorError) as e:
+            call(token, permit(3))
+        assert (e.value.code, e.value.retryable) == ("sink.refused", False)
+    assert target.rows() == []

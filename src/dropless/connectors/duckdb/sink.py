@@ -86,6 +86,12 @@ class DuckDBSink(Sink[DuckDBSinkConfig]):
         return self._stage.prepare(epoch)
 
     def commit(self, token: bytes, permit: CommitPermit) -> None:
+        self._transact(token, permit, keep=True)
+
+    def rehearse(self, token: bytes, permit: CommitPermit) -> None:
+        self._transact(token, permit, keep=False)
+
+    def _transact(self, token: bytes, permit: CommitPermit, *, keep: bool) -> None:
         staged = self._stage.load(token)
         assert (permit.pipeline, permit.epoch) == (self.context.pipeline, staged.epoch), "a permit is for one epoch"
         if staged.empty:
@@ -95,10 +101,7 @@ class DuckDBSink(Sink[DuckDBSinkConfig]):
             made = not self._path.exists()
         with opened(self._path, False, self.config.lock_timeout, self._who) as con:
             con.execute("BEGIN")
-            if self._publish(con, staged, permit):
-                con.execute("COMMIT")
-            else:
-                con.execute("ROLLBACK")
+            con.execute("COMMIT" if self._publish(con, staged, permit) and keep else "ROLLBACK")
         if made:
             sync_folder(self._path.parent)
 

@@ -111,12 +111,20 @@ class PostgresSink(Sink[PostgresSinkConfig]):
         return self._stage.prepare(epoch)
 
     def commit(self, token: bytes, permit: CommitPermit) -> None:
+        self._transact(token, permit, keep=True)
+
+    def rehearse(self, token: bytes, permit: CommitPermit) -> None:
+        self._transact(token, permit, keep=False)
+
+    def _transact(self, token: bytes, permit: CommitPermit, *, keep: bool) -> None:
         staged = self._stage.load(token)
         assert (permit.pipeline, permit.epoch) == (self.context.pipeline, staged.epoch), "a permit is for one epoch"
         if staged.empty:
             return
-        with self._opened() as con, con.transaction():
+        with self._opened() as con, con.transaction(force_rollback=not keep):
             self._publish(con, staged, permit)
+            if not keep:
+                con.execute("SET CONSTRAINTS ALL IMMEDIATE")  # What a commit would find broken is found now.
 
     def abort(self, epoch: int) -> None:
         self._stage.abort(epoch)

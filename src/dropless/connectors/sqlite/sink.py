@@ -88,6 +88,12 @@ class SQLiteSink(Sink[SQLiteSinkConfig]):
         return self._stage.prepare(epoch)
 
     def commit(self, token: bytes, permit: CommitPermit) -> None:
+        self._transact(token, permit, keep=True)
+
+    def rehearse(self, token: bytes, permit: CommitPermit) -> None:
+        self._transact(token, permit, keep=False)
+
+    def _transact(self, token: bytes, permit: CommitPermit, *, keep: bool) -> None:
         staged = self._stage.load(token)
         assert (permit.pipeline, permit.epoch) == (self.context.pipeline, staged.epoch), "a permit is for one epoch"
         if staged.empty:
@@ -98,7 +104,7 @@ class SQLiteSink(Sink[SQLiteSinkConfig]):
         with opened(self._path, False, self.config.lock_timeout, self._who) as con:
             con.execute("PRAGMA cache_size = -32768")
             con.execute("BEGIN IMMEDIATE")
-            con.execute("COMMIT" if self._publish(con, staged, permit) else "ROLLBACK")
+            con.execute("COMMIT" if self._publish(con, staged, permit) and keep else "ROLLBACK")
         if made:
             sync_folder(self._path.parent)
 

@@ -8,6 +8,13 @@ deleted or altered the rows meanwhile: `dropless verify` names them; put them ba
 The message holds the target's own words, for instance a violated constraint, a missing permission or a file that
 is not a database.
 Mend the target or the rows. The epoch keeps its token, so nothing is computed twice once it is mended.""",
+    "sink.not_separable": """Rows that a target refuses cannot be told apart from the others, so they cannot become
+dead letters.
+The parked rows are results of many records, or were computed under another definition or with other
+table rows than now. Mend the target (drop the constraint, widen the column) and run again; the token is kept.""",
+    "sink.not_parked": """There is nothing to release: the sink is not parked, or there is no sink of that name.
+A sink is parked when its target refuses an epoch for a reason that retrying does not cure; `dropless runs` and `show`
+name it. Check the name.""",
     "sink.unreachable": """The target does not answer: connection refused, server starting or shutting down, network
 gone.
 It is an outage, never a fault of a record, so it is tried again. Start the target or correct its address.""",
