@@ -207,6 +207,12 @@ def server() -> Iterator[Any]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def say(line: str) -> None:
+    """For whoever waits at the terminal."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
@@ -232,13 +238,12 @@ def main() -> int:
             asked.out.parent.mkdir(parents=True, exist_ok=True)
             asked.out.write_text(json.dumps(known, indent=1) + "\n")
             failed += certificate.failed
-            print(
+            say(
                 f"{source} -> {sink}: {found['verdict']}, {found['kills']} kills in {found['trials']} trials, "
-                f"p95 {found['recovery'].get('p95')} s, {time.time() - begun:.0f} s",
-                flush=True,
+                f"p95 {found['recovery'].get('p95')} s, {time.time() - begun:.0f} s"
             )
             for failure in certificate.failures:
-                print(" ", failure, flush=True)
+                say(f"  {failure}")
     return 1 if failed else 0
 
 

@@ -88,6 +88,7 @@ class Arena:
         self._root = self._home / "trial"
         self._log = self._home / "synced.log"
         self._base = Base()
+        self._spoil = False
 
     # ------------------------------------------------------------ undisturbed
 
@@ -130,6 +131,7 @@ class Arena:
         begun = time.monotonic()
         result = Result(trial)
         self._fresh()
+        self._spoil = True
         try:
             if trial.scenario != "run":
                 self._step(self._work("run"), Watch(self._root))
@@ -148,6 +150,7 @@ class Arena:
             self._finish(trial.scenario, result, self._watch_of(trial))
             self._judge(trial, result)
         finally:
+            self._spoil = False
             result.seconds = time.monotonic() - begun
         return result
 
@@ -193,7 +196,10 @@ class Arena:
         except BaseException:
             first.kill()
             raise
-        if fault.kind == "stale-runner" and stale.said is not None and FENCED in stale.said.error:
+        if fault.kind == "stale-runner" and stale.said is not None and FENCED not in stale.said.error:
+            # L5: it may have had nothing left to do, but it can neither commit nor publish, nor stumble over its heir.
+            if stale.said.code not in (0, 3):
+                result.findings.append(Finding("step", "the runner that woke up was not fenced", 1, _words(stale)))
             return
         self._expect_coded(stale, "the runner that woke up", result)
 
@@ -274,7 +280,7 @@ class Arena:
                 return lambda: backfill(self._project, replace(options, full=True))
 
     def _start(self, work: Callable[[], Any], watch: Watch | None) -> Process:
-        campaign, spoiled = self.campaign, watch is not None
+        campaign, spoiled = self.campaign, self._spoil and watch is not None
 
         def spoil_and_work() -> Any:
             if spoiled and campaign.control:

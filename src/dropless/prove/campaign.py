@@ -274,6 +274,9 @@ class _Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        finally:
+            assert self._process.stdout is not None
+            self._process.stdout.close()
 
     def ask(self, what: str, *arguments: Any) -> Any:
         """The worker's answer. Raises RuntimeError where it fails, which is our mistake and no finding."""

@@ -107,6 +107,7 @@ class Planter:
                 # Asleep inside a lock of the target or the ledger, it would hold up its successor as any program could.
                 with self._quiet:
                     os.kill(os.getpid(), signal.SIGSTOP)
+                    time.sleep(0.02)  # Another thread may take the signal; until it did, this one goes on.
             case "disk-full" if self._fault.amount:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
             case "disk-full":
