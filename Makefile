@@ -14,7 +14,7 @@ help:  ## Print this help.
 
 # Everything is installed once; afterwards the commands work offline. What a user needs comes first and stands alone.
 .venv/.runtime: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv \
 		|| $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'  # 25.1 is the first that knows --group.
 	$(call INSTALL,--constraint constraints.txt --editable .)
