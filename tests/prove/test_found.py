@@ -12,8 +12,9 @@ from dropless.connectors.sqlite.sink import SQLiteSink
 from dropless.engine import retry
 from dropless.engine.project import load_one
 from dropless.engine.run import Options, run
-from dropless.errors import ConnectorError, problem
+from dropless.errors import ConnectorError, Fenced, LedgerCorrupt, problem
 from dropless.ledger.letters import LetterFilter, Letters
+from dropless.ledger.records import Epoch, LetterFile
 from dropless.ledger.store import Ledger
 
 from . import shop
@@ -82,3 +83,16 @@ def test_folder_that_a_power_cut_left_half_noted_is_used_again(tmp_path: Path, t
     (noted.parent / "made.next").write_bytes(torn)  # Where a cut came while it was written again.
     target.abort(1)
     assert not (tmp_path / "lake").exists()
+
+
+def test_runner_whose_files_its_heir_took_for_garbage_is_fenced(tmp_path: Path) -> None:
+    """L5: the sleeper is told that it is late, not that the ledger is corrupt."""
+    with Ledger.open(tmp_path) as sleeper, Ledger.open(tmp_path) as heir:
+        stale = sleeper.acquire("shop", "sleeper")
+        run_of_both = sleeper.begin_run(stale, "shop", "run", "v1", gated=False)
+        lost = Epoch(1, run_of_both.id, "v1", letters=(LetterFile("letters/gone.parquet", 1),))
+        with pytest.raises(LedgerCorrupt, match=r"ledger\.missing_file"):
+            sleeper.commit(stale, "shop", lost)
+        heir.acquire("shop", "heir", take_over=True)
+        with pytest.raises(Fenced, match=r"protocol\.fenced"):
+            sleeper.commit(stale, "shop", lost)

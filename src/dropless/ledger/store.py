@@ -236,7 +236,12 @@ class Ledger:
         folder = self.folder(pipeline)
         with translated(folder):
             paths = [*(f.path for f in epoch.letters), *(f.path for f in epoch.state)]
-            commit.check_files(folder, paths, epoch.number)
+            try:
+                commit.check_files(folder, paths, epoch.number)
+            except LedgerCorrupt:
+                # L5: to a successor they were what a dead process left, so a runner that slept is fenced, not corrupt.
+                self.check_generation(generation, pipeline, f"committing epoch {epoch.number}")
+                raise
         with self.database.write() as con:
             check_current(con, pipeline, generation, f"committing epoch {epoch.number}")
             kind, gated = commit.check_run(con, pipeline, epoch)
