@@ -3,11 +3,11 @@ PYTHON ?= python3
 ACCEPT ?= ../shared/accept
 BIN := .venv/bin
 # One installer for both groups: uv where it can be had, else the environment's own pip.
-INSTALL = if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --python $(BIN)/python $(1); \
+INSTALL = if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(1); \
 	else $(BIN)/python -m pip install --quiet $(1); fi
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint accept bench bench-full clean
+.PHONY: help quickstart test lint accept bench bench-full clean reference
 
 help:  ## Print this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ lint: .venv/.lint  ## Check style and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+reference: .venv/.ready  ## Write the pages of docs/reference anew from the code.
+	$(BIN)/python -m dropless.cli.reference docs/reference
 
 accept: .venv/.ready  ## Run the acceptance cases in ACCEPT, where that folder exists, against the installed command.
 	@if [ -f $(ACCEPT)/accept.py ]; then $(BIN)/python $(ACCEPT)/accept.py --cli $(CURDIR)/$(BIN)/dropless; \

@@ -54,6 +54,14 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
             # Whoever read our output has seen enough; Python must not try to flush the rest at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(141)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception:
+            import traceback
+
+            traceback.print_exc()
+            click.echo("\nthis is an error of dropless itself; nothing that was committed is lost", err=True)
+            sys.exit(70)
 
     return call
 

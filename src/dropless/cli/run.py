@@ -63,7 +63,9 @@ def run(
 @definition
 @which
 @as_json
-@click.option("--split", "splits", multiple=True, help="A split's name or a pattern of names; may be repeated.")
+@click.option(
+    "--split", "splits", multiple=True, metavar="NAME", help="A split's name or a pattern of names; may be repeated."
+)
 @click.option("--since", metavar="DATE", help="Splits whose date is this or later (ISO).")
 @click.option("--until", metavar="DATE", help="Splits whose date is before this (ISO).")
 @click.option("--source", metavar="NAME", help="Only this source.", shell_complete=complete_sources)
