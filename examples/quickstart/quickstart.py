@@ -188,6 +188,7 @@ class Quickstart:
         self.console.print()
         self.console.print(Text(f"- {line.strip()}", style="red"))
         self.console.print(Text(f"+ {line.strip().replace(BUG, MENDED)}", style="green"))
+        self.dropless("dead-letters", "replay", "--stage", "transform:sales", "--dry-run", "--limit", "1")
         self.dropless("dead-letters", "replay", "--stage", "transform:sales")
         self.say("\nThe same command again finds nothing to do: a letter is replayed once.")
         self.dropless("dead-letters", "replay", "--stage", "transform:sales")
@@ -217,12 +218,11 @@ class Quickstart:
             raise Unexpected(f"not equal to the truth: {', '.join(wrong)}")
 
     def farewell(self, seconds: float) -> None:
-        try:
-            folder = self.folder.relative_to(Path.cwd())
-        except ValueError:
-            folder = self.folder
+        folder, activate = near(self.folder), near(Path(sys.prefix) / "bin" / "activate")
+        on_path = [] if shutil.which("dropless") else [f"[bold]. {activate}[/]"]
         lines = [
             f"Killed, resumed, mended, replayed: [bold]nothing lost, nothing twice[/], in {seconds:.0f} s.\n",
+            *on_path,
             f"[bold]cd {folder}[/] and look at next:",
             "  [green]dropless dead-letters list --rule csv[/]        the rows that are still waiting for a decision",
             "  [green]dropless dead-letters edit pipeline.yaml ID[/]  mend one by hand; then replay it",
@@ -233,6 +233,11 @@ class Quickstart:
         ]
         self.console.print()
         self.console.print(Panel("\n".join(lines), border_style="green", padding=(1, 2)), highlight=False)
+
+
+def near(path: Path) -> Path:
+    """As a person in this folder would write it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def days_in_lake(folder: Path) -> set[str]:

@@ -10,6 +10,8 @@ import pytest
 
 import fetch
 
+pytestmark = pytest.mark.timeout(400)
+
 # Measured apart from this project; the rules of the contracts that look for each kind of dirt.
 DIRT = {
     "nightly_retail": {
