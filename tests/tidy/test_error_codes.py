@@ -17,6 +17,7 @@ from dropless.errors.codes import CODES
 
 ROOT = Path(dropless.__file__).parent
 PAGES = ROOT / "errors" / "codes"
+TESTS = Path(__file__).parents[1]
 FAMILIES = {code.partition(".")[0] for code in CODES}
 NO_CODES = {*POINTS, "ledger.sqlite"}
 """Words that look like codes: the names of failpoints and of the ledger's file."""
@@ -40,6 +41,23 @@ def used(text: str) -> Iterator[tuple[int, str]]:
 
 def sources() -> list[Path]:
     return [p for p in sorted(ROOT.rglob("*.py")) if not p.is_relative_to(PAGES)]
+
+
+def named_in_tests() -> set[str]:
+    """The codes that tests name: whole, or without the family where a test's helper takes it off."""
+    files = [p for p in TESTS.rglob("*.py") if "tidy" not in p.parts]
+    whole: set[str] = set()
+    short: set[str] = set()
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        whole.update(re.findall(r"[a-z]+\.[a-z_]+", text))
+        short.update(re.findall(r"""["']([a-z_]+)["']""", text))
+    return {code for code in CODES if code in whole or code.partition(".")[2] in short}
+
+
+def test_every_code_is_raised_by_some_test() -> None:
+    """A test names each code; what raises it is the test's own affair."""
+    assert sorted(CODES.keys() - named_in_tests()) == []
 
 
 def test_codes_are_registered_once() -> None:

@@ -17,6 +17,8 @@ COMMANDS = {
     "runs": "dropless.cli.history:runs",
     "show": "dropless.cli.history:show",
     "account": "dropless.cli.history:account",
+    "verify": "dropless.cli.verify:verify",
+    "undo": "dropless.cli.undo:undo",
     "dead-letters": "dropless.cli.letters:dead_letters",
     "unpark": "dropless.cli.unpark:unpark",
     "contract": "dropless.cli.contract:contract",
@@ -73,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="dropless")

@@ -110,5 +110,5 @@ def unfinished(project: Project, run: Run) -> DefinitionError:
     """What a replay says while a run waits to be resumed: the order of epochs is the run's."""
     message = f'run {run.id} of "{project.name}" is unfinished'
     return DefinitionError(
-        Problem("protocol.unfinished", message, hint=f"finish it first: dropless run {project.name}")
+        Problem("protocol.unfinished", message, hint=f"finish it first: dropless run {project.spec.file}")
     )

@@ -192,7 +192,12 @@ def _glob(files: Sequence[str]) -> str | None:
     head, tail = _common(names), _common([n[::-1] for n in names])[::-1]
     ending = "".join(Path(names[0]).suffixes[-2:]) if names[0].endswith((".gz", ".zst")) else Path(names[0]).suffix
     shape = re.sub(r"[\d#]+(?:[-_.][\d#]+)*", "*", names[0])
-    for pattern in (shape, head.rstrip("0123456789") + "*" + ending, "*" + ending, head + "*" + tail):
+    for pattern in (
+        shape,
+        head.rstrip("0123456789") + "*" + ending,
+        "*" + ending,
+        *([head + "*" + tail] if head else []),
+    ):
         path = os.path.join(folder, pattern)
         if sorted(os.path.join(folder, s.id) for s in source_at(path, Format("csv")).splits()) == sorted(files):
             return path
