@@ -52,7 +52,10 @@ def test_a_definition_alone_is_not_taken_for_a_letter(shop: Path) -> None:
 def test_what_is_neither_a_file_nor_a_run_is_refused_by_name(shop: Path) -> None:
     done = call("show", "pipelin.yaml")
     assert done.exit_code == 2
-    assert "'pipelin.yaml' is not a valid integer" in done.output
+    assert "there is no file pipelin.yaml" in done.output
+    done = call("show", "pipeline.yaml", "last")
+    assert done.exit_code == 2
+    assert "'last' is not a valid integer" in done.output
 
 
 def test_a_definition_that_is_not_there_is_named(shop: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -66,6 +67,14 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def alone(path: str, other: str | None, shape: str) -> tuple[str, str | None]:
+    """What was meant where one argument of `[DEFINITION] OTHER` is given: the other, in the definition of this folder,
+    where it has the shape of one and there is no such file."""
+    if other is None and re.fullmatch(shape, path) and not os.path.exists(path):
+        return DEFAULT, path
+    return path, other
+
+
 def open_ledger(path: str, pipeline: str | None) -> tuple[Project, Ledger]:
     """The project and its ledger. Raises DefinitionError where the pipeline has not run yet."""
     from dropless.engine.project import load_one
@@ -73,9 +82,11 @@ def open_ledger(path: str, pipeline: str | None) -> tuple[Project, Ledger]:
 
     project = load_one(path, pipeline)
     ledger = Ledger.open(project.spec.folder, create=False)
+    if project.problems and (ledger is None or not project.name):
+        if ledger is not None:
+            ledger.close()
+        raise DefinitionError(*project.problems)
     if ledger is None:
-        if project.problems:
-            raise DefinitionError(*project.problems)
         raise DefinitionError(
             Problem("ledger.no_such_run", f'"{project.name}" has not run yet', hint=f"run it: dropless run {path}")
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dropless.cli.common import as_json, definition, guarded, open_ledger, which
+from dropless.cli.common import alone, as_json, definition, guarded, open_ledger, which
 from dropless.cli.completion import complete_runs, complete_sources
 from dropless.cli.facts import fates, show_facts
 from dropless.cli.output import number, print_json, table
@@ -40,16 +40,19 @@ def runs(path: str, pipeline: str | None, as_json: bool, limit: int) -> None:
 
 @click.command()
 @definition
-@click.argument("run_number", type=int, required=False, metavar="[RUN]", shell_complete=complete_runs)
+@click.argument("run_text", required=False, metavar="[RUN]", shell_complete=complete_runs)
 @which
 @as_json
 @guarded
-def show(path: str, run_number: int | None, pipeline: str | None, as_json: bool) -> None:
+def show(path: str, run_text: str | None, pipeline: str | None, as_json: bool) -> None:
     """Show a run: its balance, operators and verdicts (default: the latest).
 
     \b
-    Example: dropless show pipelines/orders.yaml 7
+    Example: dropless show 7
+             dropless show pipelines/orders.yaml 7
     """
+    path, run_text = alone(path, run_text, r"\d+")
+    run_number: int | None = click.INT(run_text) if run_text is not None else None
     project, ledger = open_ledger(path, pipeline)
     with ledger:
         if run_number is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dropless.cli.common import as_json, definition, from_now, guarded, open_ledger, take_over, which, workers
+from dropless.cli.common import alone, as_json, definition, from_now, guarded, open_ledger, take_over, which, workers
 from dropless.cli.completion import complete_letters, complete_sources
 from dropless.cli.facts import show_facts
 from dropless.cli.output import number, print_json, print_line, print_problems, table
@@ -25,7 +25,7 @@ def dead_letters() -> None:
 
     \b
     Example: dropless dead-letters list --rule amount.minimum
-             dropless dead-letters show orders.yaml 12-0
+             dropless dead-letters show 12-0
              dropless dead-letters replay --dry-run
              dropless dead-letters replay
     """
@@ -109,16 +109,18 @@ def list_letters(
 
 @dead_letters.command("show")
 @definition
-@click.argument("letter_id", metavar="ID", shell_complete=complete_letters)
+@click.argument("letter_id", metavar="ID", required=False, shell_complete=complete_letters)
 @which
 @as_json
 @guarded
-def show_letter(path: str, letter_id: str, pipeline: str | None, as_json: bool) -> None:
+def show_letter(path: str, letter_id: str | None, pipeline: str | None, as_json: bool) -> None:
     """Show one letter: its bytes, reasons, versions and history.
 
     \b
-    Example: dropless dead-letters show pipelines/orders.yaml 12-0
+    Example: dropless dead-letters show 12-0
+             dropless dead-letters show pipelines/orders.yaml 12-0
     """
+    path, letter_id = _one(path, letter_id)
     from dropless.ledger.letters import Letters
 
     project, ledger = open_ledger(path, pipeline)
@@ -138,6 +140,14 @@ def show_letter(path: str, letter_id: str, pipeline: str | None, as_json: bool) 
         click.echo(f"  {event['at']}: {said}")
 
 
+def _one(path: str, letter_id: str | None) -> tuple[str, str]:
+    """The definition and the letter's id, which must be given."""
+    path, letter_id = alone(path, letter_id, r"\d+-\d+")
+    if letter_id is None:
+        raise click.UsageError("Missing argument 'ID'.")
+    return path, letter_id
+
+
 def _text(raw: bytes) -> str:
     more = f" ... ({len(raw):,} bytes)" if len(raw) > SHOWN_BYTES else ""
     return raw[:SHOWN_BYTES].decode("utf-8", "backslashreplace") + more
@@ -145,22 +155,23 @@ def _text(raw: bytes) -> str:
 
 @dead_letters.command("edit")
 @definition
-@click.argument("letter_id", metavar="ID", shell_complete=complete_letters)
+@click.argument("letter_id", metavar="ID", required=False, shell_complete=complete_letters)
 @which
 @as_json
 @click.option("--file", "file", metavar="FILE", help="The bytes to take instead; - for standard input.")
 @click.option("--text", metavar="TEXT", help="The text to take instead.")
 @guarded
 def edit_letter(
-    path: str, letter_id: str, pipeline: str | None, as_json: bool, file: str | None, text: str | None
+    path: str, letter_id: str | None, pipeline: str | None, as_json: bool, file: str | None, text: str | None
 ) -> None:
     """Give a letter other bytes to replay; the original ones are kept.
 
     Without --file and --text an editor is opened on its present bytes.
 
     \b
-    Example: dropless dead-letters edit orders.yaml 12-0 --text '{"id": 7, "amount": 12.5}'
+    Example: dropless dead-letters edit 12-0 --text '{"id": 7, "amount": 12.5}'
     """
+    path, letter_id = _one(path, letter_id)
     import getpass
 
     from dropless.ledger.letters import Letters
