@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -222,10 +222,11 @@ class EpochWork:
             assert isinstance(operator, Deliver)
             if operator.sink in self._collected:
                 continue
-            for table in _slices(rows):
-                delivered = self.edges.deliver(operator, self.number, table, self.tools.pool.count, fetch)
-                letters += delivered.letters
-                self._count_delivered(name, delivered)
+            with closing(_slices(rows)) as tables:
+                for table in tables:
+                    delivered = self.edges.deliver(operator, self.number, table, self.tools.pool.count, fetch)
+                    letters += delivered.letters
+                    self._count_delivered(name, delivered)
         return letters
 
     def _judge_batches(self) -> None:
@@ -250,12 +251,13 @@ class EpochWork:
             self.edges.given.begin(name)
             rows = 0
             source = self.tools.tables.contents[operator] if table else self.tools.stage.contents(operator, by, touched)
-            for part in _slices(source):
-                if part.num_rows:
-                    sink.write(self.number, part.select(visible), 0)
-                    if touched is None:
-                        self.edges.given.add(name, part, visible)
-                    rows += part.num_rows
+            with closing(_slices(source)) as parts:
+                for part in parts:
+                    if part.num_rows:
+                        sink.write(self.number, part.select(visible), 0)
+                        if touched is None:
+                            self.edges.given.add(name, part, visible)
+                        rows += part.num_rows
             self.tally.add(deliver.name, "deliver", rows, rows, rows, {}, {})
 
     def _prepare(self, last: bool) -> dict[str, bytes]:
@@ -331,10 +333,14 @@ class Extra:
     in_hand: Any = None
 
 
-def _slices(rows: Any) -> Any:
+def _slices(rows: Any) -> Generator[pa.Table, None, None]:
+    """The rows in parts of bounded size. Closed early, it lets go of the query behind them."""
     if isinstance(rows, pa.Table):
         for begin in range(0, rows.num_rows, SLICE_ROWS):
             yield rows.slice(begin, SLICE_ROWS)
         return
-    for batch in rows:
-        yield pa.Table.from_batches([batch], schema=rows.schema)
+    try:
+        for batch in rows:
+            yield pa.Table.from_batches([batch], schema=rows.schema)
+    finally:
+        rows.close()  # The state's connection answers nothing else, not even a rollback, while a result is open.
