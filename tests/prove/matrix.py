@@ -184,7 +184,7 @@ def entry(source: str, sink: str, certificate: Any) -> dict[str, Any]:
     """What the page is made from: one pipeline's outcome, without what differs from machine to machine."""
     told = certificate.to_json()
     kept = ("seed", "trials", "kills", "without_effect", "failed", "wrong", "kinds", "points", "scenarios", "recovery",
-            "verdict", "version", "lost_to_power")  # fmt: skip
+            "verdict", "version", "lost_to_power", "peeks")  # fmt: skip
     sinks = [
         {k: s[k] for k in ("sink", "mode", "guarantee", "mechanism", "rows", "exact", "wrong")} for s in told["sinks"]
     ]

@@ -21,6 +21,8 @@ class Mutant:
     law: str
     breaks: Callable[[], None]
     points: tuple[str, ...]
+    shows: str
+    """What must be found: that a trial fails for another reason is no proof."""
     pipeline: str = "rows"
     kills: int = 6
 
@@ -93,7 +95,7 @@ def rows_are_visible_before_the_commit_point() -> None:
 
     def prepare(self: Any, epoch: int) -> bytes:
         token = honest(self, epoch)
-        self.commit(token, CommitPermit(self.context.pipeline, epoch, 1 << 30))
+        self.commit(token, CommitPermit(self.context.pipeline, epoch, 0))
         return token
 
     SQLiteSink.prepare = prepare  # type: ignore[method-assign]
@@ -159,7 +161,7 @@ def state_is_forgotten_when_resuming() -> None:
     """L9: totals begin anew with every process."""
     from dropless.engine.state import StateStore
 
-    StateStore.restore = lambda self, files: None  # type: ignore[method-assign,assignment]
+    StateStore.restore = lambda *_, **__: None  # type: ignore[method-assign,assignment]
 
 
 def a_gated_run_publishes_as_it_goes() -> None:
@@ -183,18 +185,18 @@ def an_outage_is_taken_for_done() -> None:
 
 
 MUTANTS = (
-    Mutant("L1", resumed_split_begins_one_record_late, ("kill", "read", "commit.after")),
-    Mutant("L2", tokens_are_stored_after_the_offsets, ("kill", "commit.before")),
-    Mutant("L2", staged_rows_are_not_synced, ("power-cut", "commit.after", "publish.before")),
-    Mutant("L3", rows_are_visible_before_the_commit_point, ("kill", "commit.before")),
-    Mutant("L4", a_token_moves_as_often_as_it_is_committed, ("kill", "publish.after")),
-    Mutant("L5", a_stale_runner_goes_on, ("stale-runner",)),
-    Mutant("L6", a_row_is_dropped_and_nobody_adds_up, ("kill", "read")),
-    Mutant("L7", a_letter_of_many_is_not_written, ("kill", "read")),
-    Mutant("L8", replayed_letters_stay_open, ("kill", "replay", "commit.after")),
-    Mutant("L9", state_is_forgotten_when_resuming, ("kill", "commit.after", "read")),
-    Mutant("L10", a_gated_run_publishes_as_it_goes, ("kill", "read"), pipeline="gated"),
-    Mutant("L13", an_outage_is_taken_for_done, ("refusing-sink",)),
+    Mutant("L1", resumed_split_begins_one_record_late, ("kill", "read", "commit.after"), "lost"),
+    Mutant("L2", tokens_are_stored_after_the_offsets, ("kill", "commit.before"), "lost"),
+    Mutant("L2", staged_rows_are_not_synced, ("power-cut", "commit.after", "publish.before"), "lost"),
+    Mutant("L3", rows_are_visible_before_the_commit_point, ("kill", "commit.before"), "early", kills=16),
+    Mutant("L4", a_token_moves_as_often_as_it_is_committed, ("kill", "publish.after"), "duplicated"),
+    Mutant("L5", a_stale_runner_goes_on, ("stale-runner",), "step"),
+    Mutant("L6", a_row_is_dropped_and_nobody_adds_up, ("kill", "read"), "lost"),
+    Mutant("L7", a_letter_of_many_is_not_written, ("kill", "read"), "letters"),
+    Mutant("L8", replayed_letters_stay_open, ("kill", "replay", "commit.after"), "duplicated"),
+    Mutant("L9", state_is_forgotten_when_resuming, ("kill", "commit.after", "read"), "foreign"),
+    Mutant("L10", a_gated_run_publishes_as_it_goes, ("kill", "read"), "foreign", pipeline="gated"),
+    Mutant("L13", an_outage_is_taken_for_done, ("refusing-sink",), "lost"),
 )
 ELSEWHERE = {
     "L11": "bounded memory is measured in bench/",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dropless.connectors.files.file_target import LocalTarget
+from dropless.connectors.files.ndjson_sink import NdjsonSink
 from dropless.connectors.sqlite.sink import SQLiteSink
 from dropless.engine import retry
 from dropless.engine.project import load_one
@@ -96,3 +97,22 @@ def test_runner_whose_files_its_heir_took_for_garbage_is_fenced(tmp_path: Path) 
         heir.acquire("shop", "heir", take_over=True)
         with pytest.raises(Fenced, match=r"protocol\.fenced"):
             sleeper.commit(stale, "shop", lost)
+
+
+@pytest.mark.parametrize("sink", ["summary", "report"])
+def test_full_disk_in_the_middle_of_a_sinks_rows_is_said_to_be_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_waiting: None, sink: str
+) -> None:
+    """L13: rows come from a query that is then still open; that it is must not be what the user hears of."""
+    project = load_one(shop.make(tmp_path, shop.DEFINITION + SMALL))
+
+    def full(self: Any, *_: Any) -> None:
+        assert self.context.name == sink
+        raise ConnectorError(problem("sink.disk_full", f'sink "{sink}" has no space left'), retryable=True)
+
+    with monkeypatch.context() as disk:
+        disk.setattr({"summary": SQLiteSink, "report": NdjsonSink}[sink], "write", full)
+        report = run(project, Options(workers=1))
+        assert (report.status, [p.code for p in report.problems]) == ("failed", ["sink.disk_full"])
+    again = run(project, Options(workers=1))
+    assert (again.status, again.facts["balanced"]) == ("succeeded", True)

@@ -27,6 +27,8 @@ from dropless.prove.trials import Scenario, Trial
 
 FINISHES = 4
 """Undisturbed processes that a trial may need to finish what was begun."""
+PEEKS = 0.3
+"""The share of kills after which the targets are read before anything is resumed."""
 BUSY, FENCED = "protocol.busy", "protocol.fenced"
 
 
@@ -69,6 +71,8 @@ class Result:
     lost: dict[str, int] = field(default_factory=dict)
     """What power cuts took away."""
     exact: int = 0
+    peeks: int = 0
+    """How often the targets were read while a process lay dead."""
     seconds: float = 0.0
 
 
@@ -168,12 +172,23 @@ class Arena:
             if ended.killed:
                 result.kills += 1
                 result.killed_at.append(str(fault.at))
+                if trial.scenario == "run" and rng.random() < PEEKS:
+                    self._peek(result)
                 if log is not None:
                     for what, n in power.cut(self._root, log, rng, self._root / sample.FOLDER).items():
                         result.lost[what] = result.lost.get(what, 0) + n
                 continue
             self._expect_coded(ended, f"process {i + 1}", result)
             return
+
+    def _peek(self, result: Result) -> None:
+        """What another program would see in the targets now."""
+        ended = self._step(lambda: judge.too_early(self._project, self._root), None)
+        result.peeks += 1
+        if ended.said is None or ended.said.code:
+            result.findings.append(Finding("step", "a target cannot be read after a kill", 1, _words(ended)))
+        else:
+            result.findings += ended.said.value
 
     def _two_runners(self, trial: Trial, result: Result) -> None:
         """The first sleeps in the middle of its work while the second comes."""

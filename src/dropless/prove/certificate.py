@@ -54,6 +54,7 @@ class Certificate:
     kinds: dict[str, dict[str, int]]
     points: dict[str, dict[str, int]]
     scenarios: dict[str, int]
+    peeks: int
     sinks: tuple[SinkLine, ...]
     wrong: dict[str, int]
     lost_to_power: dict[str, int]
@@ -109,6 +110,7 @@ class Certificate:
             kinds=_by_kind(results),
             points=_by_point(results),
             scenarios=dict(Counter(r.trial.scenario for r in results)),
+            peeks=sum(r.peeks for r in results),
             sinks=tuple(
                 SinkLine(
                     name,

@@ -16,10 +16,13 @@ from dropless.engine.project import Project
 from dropless.ledger.derive import COUNTS
 from dropless.ledger.letters import LetterFilter, Letters
 from dropless.ledger.store import Ledger
+from dropless.plan.ir import Deliver
 from dropless.prove import targets
 
-What = Literal["lost", "duplicated", "foreign", "bytes", "unbalanced", "account", "letters", "unfinished", "step"]
-COUNTED: tuple[What, ...] = ("lost", "duplicated", "foreign", "unbalanced")
+What = Literal[
+    "lost", "duplicated", "foreign", "early", "bytes", "unbalanced", "account", "letters", "unfinished", "step"
+]
+COUNTED: tuple[What, ...] = ("lost", "duplicated", "foreign", "early", "unbalanced")
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,30 @@ def look(project: Project, folder: Path) -> Snapshot:
             tuple(unfinished),
             tuple(r.status for r in reversed(runs)),
         )
+
+
+def too_early(project: Project, folder: Path) -> list[Finding]:
+    """What a target to append to shows that no epoch committed so far has given it; asked where a process was killed.
+
+    L3: other programs read at any time, so it is not enough that all is well in the end.
+    """
+    ledger = Ledger.open(folder, create=False)
+    given: dict[str, int] = {}
+    if ledger is not None:
+        with ledger:
+            rows = ledger.database.rows(
+                f"SELECT o.name, sum(o.passed) FROM operators o JOIN epochs e ON e.id = o.epoch"
+                f" WHERE {COUNTS} AND e.status = 'committed' GROUP BY o.name",
+                {"pipeline": project.name},
+            )
+            given = dict(rows)
+    found: list[Finding] = []
+    for operator in project.require().operators.values():
+        if isinstance(operator, Deliver) and project.spec.sinks[operator.sink].mode == "append":
+            shown = len(targets.contents(project.spec.sinks[operator.sink], folder).rows)
+            if shown > given.get(operator.name, 0):
+                found.append(Finding("early", f"sink {operator.sink}", shown - given.get(operator.name, 0)))
+    return found
 
 
 def _letter(letter: Any) -> str:

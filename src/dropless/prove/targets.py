@@ -162,7 +162,7 @@ def _rows_of(path: Path, data: bytes, ending: str) -> Iterator[str]:
 def _sqlite_rows(path: Path, table: str) -> Iterator[str]:
     if not path.exists():
         return
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as con:
+    with closing(sqlite3.connect(path)) as con:
         if con.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone():
             yield from (repr(row) for row in con.execute(f"SELECT * FROM {_quoted(table)}"))
 
