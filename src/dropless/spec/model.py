@@ -110,7 +110,7 @@ class Settings:
     workers: int = setting("Worker threads; 0 takes one for each core.", default=0, minimum=0)
     epoch_bytes: int = setting("Input bytes after which an epoch is closed.", default=128 << 20, minimum=1, size=True)
     epoch_rows: int = setting("Records after which an epoch is closed.", default=1_000_000, minimum=1)
-    chunk_bytes: int = setting("Input bytes that are decoded at once.", default=16 << 20, minimum=1, size=True)
+    chunk_bytes: int = setting("Input bytes that are decoded at once.", default=8 << 20, minimum=1, size=True)
     memory_mib: int = setting("Memory a run keeps to, in MiB.", default=512, minimum=64)
 
 
