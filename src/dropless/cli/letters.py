@@ -252,7 +252,13 @@ def replay_letters(
     if as_json:
         print_json(report.to_json())
     else:
-        click.echo(f"{number(report.replayed)} replayed, {number(report.refused_again)} refused again")
+        if report.run is not None and report.run.status == "stopped":
+            letters = "1 letter is" if report.refused_again == 1 else f"{number(report.refused_again)} letters are"
+            click.echo(f"{click.style('stopped', fg='yellow')}: nothing was replayed, {letters} open as before")
+            for reason in report.run.reasons:
+                click.echo(f"  {reason}")
+        else:
+            click.echo(f"{number(report.replayed)} replayed, {number(report.refused_again)} refused again")
         if report.run is not None:
             show_facts(report.run.facts)
     if report.run is not None:
