@@ -172,7 +172,7 @@ class Quickstart:
             raise Unexpected(f"{len(mine):,} orders met the bug, expected {truth.broken_by_the_bug:,}")
         self.dropless("dead-letters", "list", "--limit", "3")
         self.dropless("dead-letters", "list", "--stage", "transform:sales", "--limit", "3")
-        self.dropless("dead-letters", "show", "pipeline.yaml", mine[0]["id"])
+        self.dropless("dead-letters", "show", mine[0]["id"])
         return mine[0]
 
     def mend(self, truth: shop_data.Truth, letter: dict[str, Any]) -> None:
@@ -225,7 +225,7 @@ class Quickstart:
             *on_path,
             f"[bold]cd {folder}[/] and look at next:",
             "  [green]dropless dead-letters list --rule csv[/]        the rows that are still waiting for a decision",
-            "  [green]dropless dead-letters edit pipeline.yaml ID[/]  mend one by hand; then replay it",
+            "  [green]dropless dead-letters edit ID[/]                mend one by hand; then replay it",
             "  [green]dropless explain pipeline.yaml[/]               the operators, their SQL and state",
             "  [green]dropless show[/]                                where each record of a run went, by operator",
             "  [green]echo >> input/orders/2026-03-02.csv[/]          change a committed file; the next run names it",
