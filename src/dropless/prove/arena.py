@@ -96,12 +96,12 @@ class Arena:
 
     # ------------------------------------------------------------ undisturbed
 
-    def base(self, scenarios: tuple[Scenario, ...]) -> Base:
+    def base(self, scenarios: tuple[Scenario, ...], twice: bool = True) -> Base:
         """The undisturbed runs, twice each, so that what varies by itself is not taken for a fault."""
         base = Base()
         for scenario in scenarios:
             snapshots = []
-            for _ in range(2):
+            for _ in range(1 + twice):
                 self._fresh()
                 if scenario != "run":
                     self._step(self._work("run"), Watch(self._root))
@@ -113,7 +113,7 @@ class Arena:
                     return base
                 snapshots.append(self._look())
             base.snapshots[scenario] = snapshots[-1]
-            if scenario == "run":
+            if scenario == "run" and twice:
                 base.exact = {
                     name
                     for name, found in snapshots[0].sinks.items()

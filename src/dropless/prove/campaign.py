@@ -52,6 +52,8 @@ class Options:
     worker: tuple[str, ...] = ()
     """Another command for the workers, for tests."""
     mutant: str | None = None
+    twice: bool = True
+    """Two undisturbed runs of each kind, to know which files must come out byte for byte."""
     folder: Path | None = None
     """Where scratch copies live; a temporary folder where none is given."""
     observe: Callable[[int, int, Result | None], None] | None = None
@@ -168,7 +170,7 @@ def _drop_samples(campaign: Campaign) -> None:
 
 
 def _base(worker: _Worker, options: Options) -> Base:
-    base: Base = worker.ask("base", ("run", "replay", "backfill"))
+    base: Base = worker.ask("base", ("run", "replay", "backfill"), options.twice)
     said = base.said["run"]
     if "run" not in base.snapshots:
         raise DefinitionError(
