@@ -5,7 +5,6 @@ It has a plain listener and one with TLS and SCRAM, and can be killed and starte
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import shutil
 import signal
@@ -88,10 +87,8 @@ class Broker:
         sharing = f"-XX:SharedArchiveFile={archive}" if archive.exists() else f"-XX:ArchiveClassesAtExit={made}"
         command = ["java", *HEAP, sharing, "-Xlog:cds=off", "-Xlog:cds+dynamic=off", "-cp", f"{self._libs}/*"]
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [*command, "kafka.Kafka", "server.properties"],
-                cwd=self.folder, stdout=log, stderr=log, preexec_fn=_die_with_parent,
-            )  # fmt: skip
+            call = [*_die_with_parent(), *command, "kafka.Kafka", "server.properties"]
+            self._process = subprocess.Popen(call, cwd=self.folder, stdout=log, stderr=log)
         until = time.monotonic() + START_SECONDS
         while not self._answers():
             if time.monotonic() > until or self._process.poll() is not None:
@@ -190,13 +187,13 @@ class Broker:
         """Every record of the topic, by partition and offset."""
         known = self.admin.list_topics(topic, timeout=10).topics[topic]
         settings = {"bootstrap.servers": self.address, "group.id": "test", "isolation.level": isolation}
-        more = {"enable.partition.eof": True, "enable.auto.commit": False, "log_level": 0}
+        more = {"enable.partition.eof": True, "enable.auto.commit": False, "fetch.wait.max.ms": 10, "log_level": 0}
         consumer = Consumer({**settings, **more})
         found: list[Sent] = []
         try:
-            for partition in known.partitions if known.error is None else ():
-                consumer.assign([TopicPartition(topic, partition, 0)])
-                found += _until_end(consumer)
+            partitions = list(known.partitions if known.error is None else ())
+            consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
+            found += _until_end(consumer, len(partitions))
         finally:
             consumer.close()
         return sorted(found, key=lambda r: (r.partition, r.offset))
@@ -236,6 +233,9 @@ class Broker:
             "share.coordinator.state.topic.replication.factor": "1",
             "share.coordinator.state.topic.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
+            # A broker that was killed may come back at once.
+            "broker.session.timeout.ms": "1000",
+            "broker.heartbeat.interval.ms": "200",
             "auto.create.topics.enable": "false",
             "log.cleaner.dedupe.buffer.size": "2097152",
             "log.cleaner.backoff.ms": "200",
@@ -249,26 +249,27 @@ class Broker:
         return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 
-def _until_end(consumer: Consumer) -> list[Sent]:
+def _until_end(consumer: Consumer, partitions: int) -> list[Sent]:
     found: list[Sent] = []
     until = time.monotonic() + 60
-    while time.monotonic() < until:
+    while partitions:
         message = consumer.poll(1)
+        assert time.monotonic() < until, "the end of a partition was not reached"
         if message is None:
             continue
         if message.error():
             assert message.error().name() == "_PARTITION_EOF", message.error()
-            return found
+            partitions -= 1
+            continue
         headers = tuple(message.headers() or ())
         place = (message.partition(), message.offset())
         found.append(Sent(*place, message.key(), message.value(), headers, message.timestamp()[1]))
-    raise AssertionError("the end of the partition was not reached")
+    return found
 
 
-def _die_with_parent() -> None:
-    """Runs in the child: the kernel kills the broker when the tests are killed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+def _die_with_parent() -> list[str]:
+    """Words before a command by which the kernel kills it when the tests are killed, where there is such a program."""
+    return ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
 
 
 def _free_ports(count: int) -> list[int]:

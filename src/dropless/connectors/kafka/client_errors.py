@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -58,6 +59,26 @@ def driver(who: str) -> Any:
             problem(f"{family(who)}.driver_missing", text, hint="pip install 'dropless[kafka]'")
         ) from e
     return confluent_kafka
+
+
+def quiet() -> logging.Logger:
+    """Where a client's own log goes: nowhere. What matters comes as errors; a fenced producer cries for help."""
+    logger = logging.getLogger("dropless.kafka")
+    logger.addHandler(logging.NullHandler()) if not logger.handlers else None
+    logger.propagate = False
+    return logger
+
+
+@contextmanager
+def unwrapped(who: str) -> Iterator[None]:
+    """The driver's exceptions leave this block as they are, those too that a callback of its own met."""
+    try:
+        yield
+    except SystemError as e:
+        # Of a fatal error the driver says so while it returns, which Python does not let pass.
+        if isinstance(e.__cause__, driver(who).KafkaException):
+            raise e.__cause__ from None
+        raise
 
 
 def family(who: str) -> str:

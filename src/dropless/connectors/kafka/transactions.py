@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +16,7 @@ import orjson
 import pyarrow as pa
 
 from dropless.connect.marker import Marker
-from dropless.connectors.kafka.client_errors import Complaints, driver, translated
+from dropless.connectors.kafka.client_errors import Complaints, driver, quiet, translated, unwrapped
 from dropless.connectors.kafka.stream import Stream
 from dropless.connectors.kafka.topics import Partition, Topics
 from dropless.errors import ConnectorError, problem
@@ -100,7 +101,7 @@ class Writer:
             "error_cb": self._complaints,
         }
         try:
-            return self._kafka.Producer(settings)
+            return self._kafka.Producer(settings, logger=quiet())
         except self._kafka.KafkaException as e:
             raise self._translated(e.args[0]) from None
 
@@ -110,13 +111,13 @@ class Writer:
         Raises ProducerFenced, or ConnectorError; the writer is of no use then, and whether the transaction went through
         is for the next one to find out.
         """
+        text, key = self._marker_text(marker), self._target.marker_key
         try:
-            self._producer.begin_transaction()
-            for batch in batches:
-                self._send(batch)
-            self._producer.produce(
-                MARKER_TOPIC, self._marker_text(marker), self._target.marker_key, on_delivery=self._note
-            )
+            with unwrapped(self._target.who):
+                self._producer.begin_transaction()
+                for batch in batches:
+                    self._send(batch)
+                self._producer.produce(MARKER_TOPIC, text, key, on_delivery=self._note)
             self._patiently(lambda: self._producer.commit_transaction(self._target.timeout))
         except self._kafka.KafkaException as e:
             raise self._ended(e.args[0]) from None
@@ -154,7 +155,8 @@ class Writer:
         until = time.monotonic() + self._target.timeout
         while True:
             try:
-                step()
+                with unwrapped(self._target.who):
+                    step()
                 return
             except self._kafka.KafkaException as e:
                 error = e.args[0]
@@ -167,7 +169,8 @@ class Writer:
             return ProducerFenced(error.str())
         if error.txn_requires_abort():
             try:
-                self._producer.abort_transaction(self._target.timeout)
+                with unwrapped(self._target.who):
+                    self._producer.abort_transaction(self._target.timeout)
             except self._kafka.KafkaException as e:
                 if e.args[0].name() in _FENCED:
                     return ProducerFenced(error.str())
@@ -183,8 +186,10 @@ class Writer:
 
     def close(self) -> None:
         """The producer is gone; a transaction it had open is ended by whoever begins next, or by time."""
-        self._producer.purge()
-        self._producer.close(0)
+        with suppress(self._kafka.KafkaException), unwrapped(self._target.who):
+            self._producer.purge()
+        # Closing it would try to abort, and warn on standard error where it cannot; going out of use is enough.
+        del self._producer
 
 
 def read_marker(target: Target, topics: Topics) -> Marker | None:
