@@ -1,6 +1,6 @@
 """Ledgers that earlier versions wrote, left by a kill between commit and publish, are opened and gone on with.
 
-`ledgers/version-N.tar.gz` is a folder as the last dropless with a ledger of version N left it: two epochs of the shop are
+`ledgers/version-N.tar.gz` is a folder as a dropless with a ledger of version N left it: two epochs of the shop are
 committed, the second is published nowhere.
 """
 
