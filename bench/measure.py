@@ -34,7 +34,7 @@ def run(command: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None 
     with out.open("wb") as stdout, err.open("wb") as stderr:
         begun = time.perf_counter()
         process = subprocess.Popen(
-            [str(c) for c in command], cwd=cwd, env={**os.environ, **(env or {})}, stdout=stdout, stderr=stderr
+            [str(c) for c in command], cwd=cwd, env=environment(env or {}), stdout=stdout, stderr=stderr
         )
         with _Watch(process.pid) as watch:
             _, status, usage = os.wait4(process.pid, 0)
@@ -46,6 +46,11 @@ def run(command: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None 
         raise CommandFailed(f"{' '.join(map(str, command))} exited {process.returncode}\n{printed[-2000:]}\n{told}")
     # Not `ru_maxrss`: it holds what this process held before the command took its place.
     return Cost(usage.ru_utime + usage.ru_stime, wall, watch.peak_kib / 1024, printed)
+
+
+def environment(more: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment, but modules are compiled once, as where the package is installed."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | dict(more)
 
 
 class _Watch:
