@@ -34,15 +34,15 @@ def of_files(
 
 
 BENCHES: dict[str, Bench] = {
-    "ndjson_parquet": Bench("NDJSON to Parquet", 2_000_000, of_files("ndjson", jobs.to_parquet)),
-    "csv_parquet": Bench("CSV to Parquet", 2_000_000, of_files("csv", jobs.to_parquet)),
-    "ndjson_half_bad": Bench("the same, half of it bad", 1_000_000, of_files("ndjson", jobs.to_parquet, 0.5)),
-    "csv_half_bad": Bench("the same, half of it bad", 1_000_000, of_files("csv", jobs.to_parquet, 0.5)),
-    "ndjson_guarantees": Bench("guarantees on and off", 2_000_000, of_files("ndjson", jobs.guarantees)),
-    "csv_guarantees": Bench("guarantees on and off", 2_000_000, of_files("csv", jobs.guarantees)),
+    "ndjson_parquet": Bench("NDJSON to Parquet", 5_000_000, of_files("ndjson", jobs.to_parquet)),
+    "csv_parquet": Bench("CSV to Parquet", 5_000_000, of_files("csv", jobs.to_parquet)),
+    "ndjson_half_bad": Bench("the same, half of it bad", 2_000_000, of_files("ndjson", jobs.to_parquet, 0.5)),
+    "csv_half_bad": Bench("the same, half of it bad", 2_000_000, of_files("csv", jobs.to_parquet, 0.5)),
+    "ndjson_guarantees": Bench("guarantees on and off", 3_000_000, of_files("ndjson", jobs.guarantees)),
+    "csv_guarantees": Bench("guarantees on and off", 3_000_000, of_files("csv", jobs.guarantees)),
     "csv_ndjson": Bench("CSV to JSON lines", 1_000_000, of_files("csv", jobs.to_ndjson)),
     "csv_sqlite": Bench("CSV to SQLite", 1_000_000, of_files("csv", jobs.to_sqlite)),
-    "postgres": Bench("CSV to PostgreSQL", 1_000_000, postgres.postgres),
+    "postgres": Bench("CSV to PostgreSQL", 3_000_000, postgres.postgres),
     "memory": Bench("peak memory and time at 1, 3 and 10 times the size", 300, memory.memory, "MB"),
     "replay": Bench("dead letters through a mended contract", 1_000_000, replay.replay),
     "start": Bench("--help, and ten records", 20, startup.start, "times"),
