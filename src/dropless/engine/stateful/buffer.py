@@ -108,3 +108,6 @@ class Slices:
     def whole(self) -> pa.Table:
         """All rows at once."""
         return self._read(0, self.num_rows)
+
+    def close(self) -> None:
+        """Nothing is held: no query is open between two slices. For those who read rows of either kind."""
