@@ -16,7 +16,7 @@ ERRORS = frozenset({"errors"})
 PURE = frozenset({"document", "spec", "plan", "contract", "lineage", "protocol"})
 """`document` reads YAML with its lines; it is a module on its own, below the other pure packages."""
 BELOW_ENGINE = ERRORS | PURE | {"connect", "ledger"}
-ABOVE = BELOW_ENGINE | {"engine", "engineer", "observe", "prove"}
+ABOVE = BELOW_ENGINE | {"engine", "engineer", "observe", "prove", "verify"}
 
 ALLOWED = {
     "errors": frozenset(),
@@ -29,6 +29,7 @@ ALLOWED = {
     "engineer": BELOW_ENGINE,
     "observe": BELOW_ENGINE,
     "prove": BELOW_ENGINE | {"engine"},
+    "verify": BELOW_ENGINE | {"engine"},
     "cli": ABOVE,
 }
 """Package -> packages it may import. None may import `connectors`: the registry names them as text."""

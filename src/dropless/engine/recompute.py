@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -59,6 +60,10 @@ class Origin:
     places: np.ndarray | None = None
 
 
+Trace = Callable[[str, pa.Table, Origin], None]
+"""Given a sink, rows and where they come from."""
+
+
 @dataclass(frozen=True)
 class Recomputed:
     """`changed` are sentences on what is not as it was when the epochs were delivered."""
@@ -75,15 +80,17 @@ def recompute(
     capture: Capture,
     *,
     boundary: int | None = None,
+    trace: Trace | None = None,
     observe: Callable[[int], None] | None = None,
 ) -> Recomputed:
     """Everything that counts has gone through the plan once more, into `capture`.
 
-    `boundary` is an epoch before which `capture.boundary` is called. Raises ConnectorError `source.changed` where a
+    `boundary` is an epoch before which `capture.boundary` is called. `trace` is told which rows each range
+    added to, or took from, what an overwrite sink holds, which is dear. Raises ConnectorError `source.changed` where a
     committed range no longer has its content.
     """
     with ExitStack() as stack:
-        return _Run(project, ledger, sinks, capture, boundary, observe, stack).all()
+        return _Run(project, ledger, sinks, capture, boundary, trace, observe, stack).all()
 
 
 class _Run:
@@ -94,11 +101,12 @@ class _Run:
         sinks: Mapping[str, Sink[Any]],
         capture: Capture,
         boundary: int | None,
+        trace: Trace | None,
         observe: Callable[[int], None] | None,
         stack: ExitStack,
     ) -> None:
         self.project, self.ledger, self.capture, self.boundary = project, ledger, capture, boundary
-        self.observe = observe
+        self.observe, self.trace = observe, trace
         self.plan = project.require()
         self.past = Past(ledger, project.name)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dropless-")))
@@ -253,7 +261,21 @@ class _Run:
             if not isinstance(self.plan.operators[operator.inputs[0]], Collect):
                 for part in _slices(rows):
                     self._deliver(operator, part, Origin(epoch, numbers))
+        if group and self.trace is not None:
+            self._trace(Origin(epoch, numbers))
         self.stage.committed(self.rounds)
+
+    def _trace(self, origin: Origin) -> None:
+        assert self.trace is not None
+        for operator in self.delivers:
+            before = self.plan.operators[operator.inputs[0]]
+            if isinstance(before, Collect) and not before.table:
+                names = [f.name for f in operator.columns]
+                changed = self.stage.touched_partitions(before.name, tuple(names))
+                # Asked for no partition, it only remembers up to where it was read.
+                self.stage.contents(before.name, tuple(names), []).close()
+                if changed:
+                    self.trace(operator.sink, _table(operator, changed), origin)
 
     def _deliver(self, operator: Deliver, rows: pa.Table, origin: Origin) -> None:
         if operator.sink not in self.sinks or not rows.num_rows:
@@ -300,6 +322,17 @@ class _Run:
                 )
                 parts = (part.select(visible) for part in _slices(source) if part.num_rows)
                 self.capture.replace(operator.sink, parts, Origin(epoch, ()))
+
+
+def _table(operator: Deliver, rows: list[tuple[Any, ...]]) -> pa.Table:
+    """Rows of values as DuckDB gives them, with the relation's types."""
+    from dropless.connect.cast import quote
+    from dropless.connect.cast import session as own_session
+
+    items = ", ".join(f"CAST(NULL AS {f.type}) AS {quote(f.name)}" for f in operator.columns)
+    schema = own_session().sql(f"SELECT {items} LIMIT 0").to_arrow_table().schema
+    columns = [[str(v) if isinstance(v, UUID) else v for v in column] for column in zip(*rows, strict=True)]
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
 
 
 def _named(epochs: list[int]) -> str:
