@@ -147,8 +147,6 @@ class StateStore:
         no longer has are passed over. Raises DefinitionError `state.changed` where a file was written by an operator
         that now means something else.
         """
-        from pyarrow import parquet
-
         self._accepts, self._stale = dict(accepts or {}), frozenset(stale)
         problems = []
         for file in files:
@@ -161,6 +159,8 @@ class StateStore:
                 hint = "run with --full to compute it again from the beginning"
                 problems.append(problem("state.changed", message, operator.where, hint))
                 continue
+            from pyarrow import parquet  # A run without state does not pay for it.
+
             try:
                 rows = parquet.read_metadata(self.locate(file)).num_rows
             except (OSError, ValueError) as error:

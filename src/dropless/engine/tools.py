@@ -108,18 +108,19 @@ def open_tools(
     known = ledger.split_facts(project.name).values()
     setup = Setup(sources, project.contracts, {f.number: f.source for f in known}, started, memory_mib=share)
     names = {f.number: f.split for f in known}
-    con = session.connect(threads=1, memory_mib=share * 2, folder=scratch)
+    # State, tables and lane are the coordinator's alone: one database with a transaction of its own for each.
+    con = session.connect(threads=1, memory_mib=share * 3, folder=scratch)
     stack.callback(con.close)
     session.set_run_started(con, started)
     store = StateStore(plan, folder / "state", con)
     if not options.full:
         files = [f for chain in ledger.state_files(project.name).values() for f in chain]
         store.restore(files, keeping.accepts, keeping.begin)
-    table_con = session.connect(threads=1, memory_mib=share * 2, folder=scratch)
+    table_con = con.cursor()
     stack.callback(table_con.close)
     session.set_run_started(table_con, started)
     tables = Tables(plan, sources, project.contracts, setup.split_sources, table_con, folder / SNAPSHOTS)
-    lane_con = session.connect(threads=1, memory_mib=share, folder=scratch)
+    lane_con = con.cursor()
     stack.callback(lane_con.close)
     session.set_run_started(lane_con, started)
     lane = Lane(plan, lane_con, tables.contents, setup.split_sources)
