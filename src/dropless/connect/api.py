@@ -215,8 +215,16 @@ class Source(ABC, Generic[C]):
 
     @property
     def unbounded(self) -> bool:
-        """True where splits have no end: `read` gives empty chunks while there is nothing, and a run goes on."""
+        """True where splits have no end: in a `live` run `read` gives empty chunks while there is nothing."""
         return False
+
+    live: bool = False
+    """Set by the engine before anything is read, where the run goes on: only then splits of an unbounded source have no
+    end. Else they end where they end now."""
+
+    def lag(self) -> int | None:
+        """How many records there are beyond the committed ones, as of the last look; None where that is not known."""
+        return None
 
     def reconcile(self, splits: list[Split], committed: Collection[str]) -> tuple[list[Split], list[Problem], set[str]]:
         """Called with what is listed and the ids of splits of which something is committed, once they are known.
@@ -271,6 +279,8 @@ class SinkContext:
     key: tuple[str, ...]
     columns: tuple[Field, ...]
     staging: Path
+    evolves: bool = False
+    """True where the relation's columns may grow (`drift: evolve`): the target's columns follow."""
 
 
 @dataclass(frozen=True)

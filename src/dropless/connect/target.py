@@ -6,7 +6,7 @@ Everything is a mask over a whole column; only refused rows are looked at one by
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -60,6 +60,52 @@ def match_columns(
             problem("sink.schema_mismatch", text, hint=f"the table has {', '.join(c.name for c in target)}")
         )
     return [theirs[key(f.name)] for f in columns]
+
+
+WHOLE = frozenset(("TINYINT", "SMALLINT", "INTEGER", "BIGINT"))
+
+
+def check_widened(sink: str, field: Field, lost: int) -> None:
+    """Raises `sink.schema_mismatch` where values that are there would not be the same in the wider type."""
+    if lost:
+        text = f'sink "{sink}" cannot make {field.name} {field.type}: {lost:,} values of the table would change'
+        hint = "alter the table to a type that holds both, such as a decimal, then run again"
+        raise ConnectorError(problem("sink.schema_mismatch", text, hint=hint))
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How a table follows a relation whose columns grew: columns it gains, and columns whose type becomes wider."""
+
+    gains: tuple[Field, ...] = ()
+    widens: tuple[Field, ...] = ()
+    target: tuple[TargetColumn, ...] = ()
+    """The table's columns afterwards."""
+
+
+def growth(
+    columns: Sequence[Field], target: Sequence[TargetColumn], made: Sequence[TargetColumn], fold: bool
+) -> Growth:
+    """What changes about the table. `made` are the columns a table made for the relation would have, in its order.
+
+    A type becomes wider where the values of the column fit the relation's type, and not the other way. Large whole
+    numbers may not fit a DOUBLE: whether those that are there do is asked by `check_widened`.
+    """
+    key: Callable[[str], str] = str.casefold if fold else str
+    theirs = {key(c.name): c for c in target}
+    gains, widens, after = [], [], dict(theirs)
+    for f, own in zip(columns, made, strict=True):
+        column = theirs.get(key(f.name))
+        if column is None:
+            gains.append(f)
+            after[key(f.name)] = own
+        elif column.type is not None and own.type is not None and column.length is None:
+            have, want = normal(column.type), normal(own.type)
+            fits = always_fits(have, want) or (have in WHOLE and want == "DOUBLE")
+            if have != want and fits and not always_fits(want, have):
+                widens.append(f)
+                after[key(f.name)] = replace(column, type=own.type)
+    return Growth(tuple(gains), tuple(widens), tuple(after.values()))
 
 
 def target_checks(columns: Sequence[Field], target: Sequence[TargetColumn]) -> list[Check]:

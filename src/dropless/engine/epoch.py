@@ -12,9 +12,11 @@ from typing import Any
 import pyarrow as pa
 
 from dropless.connect.api import NOTHING, Replaces
+from dropless.engine import drift
 from dropless.engine.conserve import Tally
 from dropless.engine.failpoint import reach
 from dropless.engine.flow import Flow
+from dropless.engine.live import LiveCursor
 from dropless.engine.project import Project
 from dropless.engine.reading import Cursor, Pending
 from dropless.engine.refusals import letters_of
@@ -124,6 +126,8 @@ class EpochWork:
     def add(self, done: Done) -> None:
         """Adds one chunk's counts and letters."""
         taken, source = done.taken, done.source
+        if self.run.kind in ("run", "backfill"):
+            drift.watch(self.project, taken)
         self.records += taken.read
         self.by_split[done.number] += taken.read
         self.reads[source] += taken.read
@@ -173,7 +177,12 @@ class EpochWork:
         return dict(total)
 
     def finish(
-        self, cursor: Cursor | None, *, last: bool, observe: Callable[[str], None], extra: Extra | None = None
+        self,
+        cursor: Cursor | LiveCursor | None,
+        *,
+        last: bool,
+        observe: Callable[[str], None],
+        extra: Extra | None = None,
     ) -> Outcome | None:
         """Runs the stage, prepares the sinks, returns the epoch ready to commit; None where nothing is to be kept."""
         extra = extra or Extra()

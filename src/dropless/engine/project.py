@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from dropless.connect.api import Field, Sink, SinkContext, Source, SourceContext
@@ -17,7 +18,7 @@ from dropless.errors import ConnectorError, DefinitionError, Problem
 from dropless.ledger.store import Ledger
 from dropless.plan import build
 from dropless.plan.guarantee import Facts, Guarantee, guarantees
-from dropless.plan.ir import Deliver, Plan
+from dropless.plan.ir import Deliver, Plan, Scan
 from dropless.spec.model import PipelineSpec
 from dropless.spec.parse import parse
 
@@ -59,6 +60,12 @@ class Project:
         )
         return source_class(spec.connector)(spec.config, context)  # type: ignore[no-any-return]
 
+    def evolves(self, operator: str) -> bool:
+        """True where the columns of an operator may grow with those of a source."""
+        plan = self.require()
+        above = (plan.operators[n] for n in plan.ancestors(operator))
+        return any(isinstance(o, Scan) and self.spec.sources[o.source].drift == "evolve" for o in above)
+
     def sink(self, name: str, staging: Path) -> Sink[Any]:
         """A fresh sink object whose private files live in `staging`."""
         spec = self.spec.sinks[name]
@@ -71,6 +78,7 @@ class Project:
             key=spec.key,
             columns=deliver.columns,
             staging=staging,
+            evolves=self.evolves(deliver.name),
         )
         return sink_class(spec.connector)(spec.config, context)  # type: ignore[no-any-return]
 
@@ -115,7 +123,9 @@ def _belongs(problem: Problem, spec: PipelineSpec) -> bool:
     return problem.where.file == str(spec.file) or any(p.file == problem.where.file for p in spec.places.values())
 
 
-def _prepare(spec: PipelineSpec, problems: tuple[Problem, ...]) -> Project:
+def _prepare(
+    spec: PipelineSpec, problems: tuple[Problem, ...], more: Mapping[str, tuple[Field, ...]] = MappingProxyType({})
+) -> Project:
     found = list(problems)
     contracts: dict[str, Contract | None] = {}
     fields: dict[str, tuple[Field, ...] | None] = {}
@@ -136,10 +146,11 @@ def _prepare(spec: PipelineSpec, problems: tuple[Problem, ...]) -> Project:
             context = SourceContext(name, spec.folder, fields[name], source.drift)
             reader = source_class(source.connector)(source.config, context)
             shapes[name] = reader.shape
-            if source.contract is None and not wrong:
+            if source.drift == "evolve" and not wrong:
+                declared = contract.fields if contract else ()
+                fields[name] = evolve(declared, (*pinned.get(name, ()), *reader.discover(), *more.get(name, ())))
+            elif source.contract is None and not wrong:
                 fields[name] = pinned.get(name) or reader.discover()
-            elif contract is not None and source.drift == "evolve":
-                fields[name] = evolve(contract.fields, pinned.get(name, ()), reader)
             reader.close()
         except ConnectorError as error:
             where = spec.place("sources", name)
@@ -177,12 +188,41 @@ def _deliveries(plan: Plan, spec: PipelineSpec) -> Facts:
     return Facts(sources, sinks, mechanisms)
 
 
-def evolve(declared: tuple[Field, ...], pinned: tuple[Field, ...], reader: Source[Any]) -> tuple[Field, ...]:
-    """The declared fields, those pinned earlier, and what the data has beyond them, nullable: `drift: evolve`."""
+def evolved(project: Project, more: Mapping[str, tuple[Field, ...]]) -> Project:
+    """The same definition with columns that were met while it ran."""
+    return _prepare(project.spec, (), {name: (*(project.fields[name] or ()), *found) for name, found in more.items()})
+
+
+def evolve(declared: tuple[Field, ...], found: tuple[Field, ...]) -> tuple[Field, ...]:
+    """The declared fields, and what was found beyond them, nullable and as wide as needed: `drift: evolve`."""
+    own = {f.name for f in declared}
     fields = {f.name: f for f in declared}
-    for extra in (*pinned, *reader.discover()):
-        fields.setdefault(extra.name, Field(extra.name, extra.type, required=False))
+    for extra in found:
+        if extra.name not in own:
+            before = fields.get(extra.name)
+            type_ = extra.type if before is None else wider(before.type, extra.type)
+            fields[extra.name] = Field(extra.name, type_, required=False)
     return tuple(fields.values())
+
+
+WIDER = (("BIGINT", "DOUBLE"), ("DATE", "TIMESTAMP"))
+"""Types that are found for one column in different data, and the one that is then found for both together."""
+
+
+def wider(a: str, b: str) -> str:
+    """The type that holds what was found as `a` and as `b`: the wider one, else text, or JSON where one is JSON."""
+    from dropless.connect.cast import always_fits, normal
+
+    if a == b:
+        return a
+    for narrow, wide in WIDER:
+        if {a, b} == {narrow, wide}:
+            return wide
+    if always_fits(normal(a), normal(b)):
+        return b
+    if always_fits(normal(b), normal(a)):
+        return a
+    return "JSON" if "JSON" in (a, b) else "VARCHAR"
 
 
 def _pinned(spec: PipelineSpec) -> dict[str, tuple[Field, ...]]:

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from threading import Event
 from typing import Any
 
-from dropless.connect.api import Chunk, Offset
+from dropless.connect.api import Chunk, Offset, Source
 from dropless.engine import keep, recovery, verdicts
+from dropless.engine.drift import Evolved
 from dropless.engine.epoch import EpochWork, Outcome, abandon
 from dropless.engine.failpoint import reach
-from dropless.engine.project import Project, contract_texts
+from dropless.engine.live import LiveCursor
+from dropless.engine.project import Project, contract_texts, evolved
 from dropless.engine.publish import Publisher
 from dropless.engine.reading import Backlog, Cursor, Pending, Selection, survey
 from dropless.engine.report import WAITING, Progress, RunReport
@@ -42,6 +45,10 @@ class Options:
     source: str | None = None
     workers: int = 0
     observe: Callable[[Progress], None] | None = None
+    once: bool = False
+    """Unbounded sources end where they end now."""
+    stop: Event = field(default_factory=Event)
+    """Set by whoever wants a run over unbounded sources to end: it commits and publishes what it has taken."""
 
 
 def run(project: Project, options: Options = Options()) -> RunReport:
@@ -54,11 +61,30 @@ def run(project: Project, options: Options = Options()) -> RunReport:
     project.require()
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger.open(project.spec.folder, create=True))
-        keeping = keep.examine(project, ledger)
-        keep.require(project, ledger, keeping, options)
-        generation = ledger.acquire(project.name, recovery.owner(), take_over=options.take_over)
-        stack.callback(ledger.release, project.name)
-        return Runner(project, ledger, generation, options, stack, keeping).execute()
+        generation = 0
+        while True:
+            keeping = keep.examine(project, ledger)
+            keep.require(project, ledger, keeping, options)
+            if not generation:
+                generation = ledger.acquire(project.name, recovery.owner(), take_over=options.take_over)
+                stack.callback(ledger.release, project.name)
+            try:
+                with ExitStack() as tools:
+                    return Runner(project, ledger, generation, options, tools, keeping).execute()
+            except Evolved as met:
+                # The run is resumed like one that was killed: its committed epochs stay, the open one is read again.
+                project = evolved(project, {met.source: met.columns})
+                project.require()
+
+
+def goes_on(project: Project) -> bool:
+    """Whether a run of the pipeline goes on until it is stopped: one of its sources has no end."""
+    sources = [project.source(name) for name in project.spec.sources]
+    try:
+        return any(source.unbounded for source in sources)
+    finally:
+        for source in sources:
+            source.close()
 
 
 class Runner:
@@ -86,6 +112,7 @@ class Runner:
         self.bytes_total = 0
         self.run = 0
         self.work: EpochWork | None = None
+        self.sources: Mapping[str, Source[Any]] = {}
 
     def execute(self) -> RunReport:
         recovered = recovery.recover(self.project, self.ledger, self.generation, give_up=self.options.full)
@@ -101,23 +128,51 @@ class Runner:
         pinned = recovered.run is not None and bool(self.ledger.epochs(self.project.name, run=run.id, limit=1))
         self.run = run.id
         tools.load_tables(self.ledger, run, pinned=pinned, tell=self._waiting)
-        backlog = self._survey(tools)
-        cursor = Cursor(tools.sources, backlog.pending)
+        self.sources = tools.sources
+        live = self._goes_on(run, tools)
+        backlog = Backlog() if live else self._survey(tools)
+        cursor = self._live(tools) if live else Cursor(tools.sources, backlog.pending)
         self.stack.callback(cursor.close)
         self.bytes_total = backlog.bytes
         try:
-            self._epochs(run, tools, cursor, publisher, resumed=recovered.run is not None)
-            outcome = verdicts.close(self.project, self.ledger, self.generation, run)
+            outcome = self._release(run, publisher) if live and run.gated else None
+            if outcome is None:
+                outcome = self._epochs(run, tools, cursor, publisher, resumed=recovered.run is not None)
+            if outcome is None:
+                judge = verdicts.end if live else verdicts.close
+                outcome = judge(self.project, self.ledger, self.generation, run)
             tools.tables.settle()
+            if live or outcome.status != "stopped":
+                publisher.finish()
             if outcome.status == "stopped":
                 publisher.discard()
-            else:
-                publisher.finish()
         except ConnectorError as error:
             found = (*backlog.changed, *cursor.failed, *error.problems)
             return self._report(run, "failed", (str(error.problems[0].message),), found, tools)
         found = (*backlog.changed, *cursor.failed, *publisher.problems)
         return self._report(run, outcome.status, outcome.reasons, found, tools)
+
+    def _goes_on(self, run: Run, tools: Tools) -> bool:
+        """Whether the run goes on until it is stopped; its unbounded sources know it then."""
+        unbounded = [source for source in tools.sources.values() if source.unbounded]
+        live = bool(unbounded) and run.kind == "run" and not self.options.once
+        for source in unbounded:
+            source.live = live
+        return live
+
+    def _live(self, tools: Tools) -> LiveCursor:
+        latency = self.project.spec.settings.latency_seconds
+        return LiveCursor(tools.sources, lambda: self._survey(tools), latency, self.options.stop, self._waiting)
+
+    def _release(self, run: Run, publisher: Publisher) -> verdicts.Closed | None:
+        """Held epochs are judged one by one: free to be published, or the run ends and they leave no trace (L10)."""
+        for number in self.ledger.held(self.project.name, run.id):
+            if stopped := verdicts.judge_epoch(self.project, self.ledger, number):
+                self.ledger.finish_run(self.generation, run, "stopped", "; ".join(stopped.reasons))
+                return stopped
+            self.ledger.release_epoch(self.generation, self.project.name, number)
+            publisher.notice(number)
+        return None
 
     def _begin(self, started: datetime, tools: Tools) -> Run:
         spec = self.project.spec
@@ -163,13 +218,20 @@ class Runner:
                 self.ledger.update_split(self.project.name, fact)
         return backlog
 
-    def _epochs(self, run: Run, tools: Tools, cursor: Cursor, publisher: Publisher, *, resumed: bool) -> None:
+    def _epochs(
+        self, run: Run, tools: Tools, cursor: Cursor | LiveCursor, publisher: Publisher, *, resumed: bool
+    ) -> verdicts.Closed | None:
+        """All epochs are committed, and offered to the publisher where they are not held. How the run ended, if it was
+        stopped on the way."""
+        live = isinstance(cursor, LiveCursor)
         first = self.options.full
         closing = resumed or first or bool(tools.tables.loaded) or not self.ledger.epochs(self.project.name, limit=1)
         closing = closing or self.options.from_now  # From this epoch on the present plan is what state was kept under.
         begin = self.keeping.begin if self.options.from_now else frozenset()
         fresh = not resumed
         while not cursor.exhausted or closing:
+            if isinstance(cursor, LiveCursor) and not closing and not cursor.ready():
+                break
             number = self.ledger.next_epoch(self.project.name)
             make = partial(
                 EpochWork,
@@ -197,11 +259,15 @@ class Runner:
                 work.committed()
                 _tell_sources(outcome.epoch, tools)
                 publisher.offer(outcome.epoch)  # Raises what an earlier epoch met; this one is committed all the same.
-            first = closing = fresh = False
+                if live and run.gated and (stopped := self._release(run, publisher)):
+                    return stopped
+            first = closing = False
+            fresh = live  # What is judged over a whole run is judged over each epoch of a run without an end.
             begin = frozenset()
+        return None
 
     def _prepared(
-        self, make: Callable[[], EpochWork], number: int, cursor: Cursor, tools: Tools
+        self, make: Callable[[], EpochWork], number: int, cursor: Cursor | LiveCursor, tools: Tools
     ) -> tuple[EpochWork, Outcome | None]:
         """An epoch ready to commit.
 
@@ -223,7 +289,7 @@ class Runner:
             cursor.rewind(mark)
             self.records, self.bytes_done = before
 
-    def _one(self, work: EpochWork, cursor: Cursor, tools: Tools) -> Outcome | None:
+    def _one(self, work: EpochWork, cursor: Cursor | LiveCursor, tools: Tools) -> Outcome | None:
         scans = tools.scans
 
         def chunks() -> Iterator[tuple[Pending, Chunk]]:
@@ -246,7 +312,8 @@ class Runner:
             work.add(done)
             self.records += done.taken.read
             self._observe("reading")
-        return work.finish(cursor, last=cursor.exhausted, observe=self._observe)
+        last = cursor.exhausted or isinstance(cursor, LiveCursor)
+        return work.finish(cursor, last=last, observe=self._observe)
 
     def _waiting(self, line: str) -> None:
         """An outage is being waited out; `line` says whose."""
@@ -265,8 +332,14 @@ class Runner:
                     self.bytes_done,
                     self.bytes_total,
                     time.monotonic() - self.begun,
+                    self._lag(),
                 )
             )
+
+    def _lag(self) -> int | None:
+        """Records that unbounded sources have and that are not committed; None where none says it."""
+        known = [lag for source in self.sources.values() if (lag := source.lag()) is not None]
+        return sum(known) if known else None
 
     def _report(
         self, run: Run, status: str, reasons: tuple[str, ...], problems: tuple[Problem, ...], tools: Tools

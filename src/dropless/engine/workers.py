@@ -174,7 +174,7 @@ class Edges:
         bare = rows.select([*visible, OP] if OP in rows.column_names else visible)
         delivered = Delivered(rows.num_rows, rows.num_rows)
         # L7: what is a result of many records cannot become a letter; where the target refuses it, its sink parks.
-        refusals = sink.audit(bare) if AT in rows.column_names else ()
+        refusals = [r for r in sink.audit(bare) if rows.column(AT)[r.row].is_valid] if AT in rows.column_names else []
         if refusals:
             keep, refused = refuse_for_sink(rows, refusals, operator)
             delivered.letters = letters_of([refused], fetch)

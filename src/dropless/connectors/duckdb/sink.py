@@ -17,7 +17,16 @@ from dropless.connect.cast import quote
 from dropless.connect.config import field
 from dropless.connect.inspect import Inspector
 from dropless.connect.staging import Stage, Staged, check_retracted, disk_errors, sync_folder
-from dropless.connect.target import Check, TargetColumn, match_columns, refusals, target_checks
+from dropless.connect.target import (
+    Check,
+    Growth,
+    TargetColumn,
+    check_widened,
+    growth,
+    match_columns,
+    refusals,
+    target_checks,
+)
 from dropless.connectors.duckdb.files import opened
 from dropless.connectors.duckdb.inspect import DuckDBInspector, retract
 
@@ -155,8 +164,26 @@ class DuckDBSink(Sink[DuckDBSinkConfig]):
         ).fetchall()
         return [TargetColumn(name, type_, nullable, default is not None) for name, type_, nullable, default in rows]
 
-    def _match(self, target: list[TargetColumn]) -> list[TargetColumn]:
+    def _match(self, target: Sequence[TargetColumn]) -> list[TargetColumn]:
+        if self.context.evolves:
+            target = self._growth(target).target
         return match_columns(self.context.name, self.config.table, self.context.columns, target, fold=True)
+
+    def _growth(self, target: Sequence[TargetColumn]) -> Growth:
+        made = [TargetColumn(f.name, f.type) for f in self.context.columns]
+        return growth(self.context.columns, target, made, fold=True)
+
+    def _grow(self, con: duckdb.DuckDBPyConnection, target: Sequence[TargetColumn]) -> None:
+        found = self._growth(target)
+        for f in found.gains:
+            con.execute(f"ALTER TABLE {self._full} ADD COLUMN {quote(f.name)} {f.type}")
+        types = {c.name.casefold(): c.type for c in target}
+        for f in found.widens:
+            name, narrow = quote(f.name), types[f.name.casefold()]
+            same = f"CAST(CAST({name} AS {f.type}) AS {narrow}) IS NOT DISTINCT FROM {name}"
+            lost = con.execute(f"SELECT count(*) FROM {self._full} WHERE NOT ({same})").fetchall()[0][0]
+            check_widened(self.context.name, f, lost)
+            con.execute(f"ALTER TABLE {self._full} ALTER COLUMN {quote(f.name)} SET DATA TYPE {f.type}")
 
     def _publish(self, con: duckdb.DuckDBPyConnection, staged: Staged, permit: CommitPermit) -> bool:
         """Applies the epoch in the open transaction; False where the target has it already (L4)."""
@@ -167,6 +194,8 @@ class DuckDBSink(Sink[DuckDBSinkConfig]):
             return False
         self._stage.require(staged)
         if target:
+            if self.context.evolves:
+                self._grow(con, target)
             self._remove(con, staged, self._match(target), everything)
         else:
             con.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(self._schema)}")

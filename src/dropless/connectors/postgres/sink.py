@@ -18,7 +18,7 @@ from dropless.connect.cast import quote
 from dropless.connect.config import Secret, field
 from dropless.connect.inspect import Inspector
 from dropless.connect.staging import Stage, Staged, check_retracted
-from dropless.connect.target import Check, TargetColumn, match_columns, refusals
+from dropless.connect.target import Check, Growth, TargetColumn, check_widened, growth, match_columns, refusals
 from dropless.connectors.postgres.connection import opened, split_name
 from dropless.connectors.postgres.copytext import LINES, copyable, ends_copy, lane
 from dropless.connectors.postgres.inspect import PostgresInspector
@@ -169,8 +169,29 @@ class PostgresSink(Sink[PostgresSinkConfig]):
                 self._target = target
             return self._target
 
-    def _match(self, target: list[TargetColumn]) -> list[TargetColumn]:
+    def _match(self, target: Sequence[TargetColumn]) -> list[TargetColumn]:
+        if self.context.evolves:
+            target = self._growth(target).target
         return match_columns(self.context.name, self.config.table, self.context.columns, target, fold=False)
+
+    def _growth(self, target: Sequence[TargetColumn]) -> Growth:
+        return growth(self.context.columns, target, made_columns(self.context.columns), fold=False)
+
+    def _grow(self, con: psycopg.Connection[Any], full: str, target: Sequence[TargetColumn]) -> None:
+        found = self._growth(target)
+        for f in found.gains:
+            con.execute(f"ALTER TABLE {full} ADD COLUMN {quote(f.name)} {made_type(f.type)}")
+        for f in found.widens:
+            name, kind = quote(f.name), made_type(f.type)
+            narrow = con.execute(
+                "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = %s::regclass"
+                " AND attname = %s",
+                (full, f.name),
+            ).fetchall()[0][0]
+            same = f"CAST(CAST({name} AS {kind}) AS {narrow}) IS NOT DISTINCT FROM {name}"
+            lost = con.execute(f"SELECT count(*) FROM {full} WHERE NOT ({same})").fetchall()[0][0]
+            check_widened(self.context.name, f, lost)
+            con.execute(f"ALTER TABLE {full} ALTER COLUMN {name} TYPE {kind} USING {name}::{kind}")
 
     def _columns(self, con: psycopg.Connection[Any]) -> list[TargetColumn]:
         """The table's columns as they are now; none where there is no such table."""
@@ -195,6 +216,8 @@ class PostgresSink(Sink[PostgresSinkConfig]):
         self._stage.require(staged)
         if target:
             self._match(target)
+            if self.context.evolves:
+                self._grow(con, full, target)
             self._remove(con, staged, full, everything)
         else:
             self._create(con, full)

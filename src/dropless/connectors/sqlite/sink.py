@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from dropless.connect.cast import quote, session
 from dropless.connect.config import field
 from dropless.connect.inspect import Inspector
 from dropless.connect.staging import Stage, Staged, check_retracted, disk_errors, sync_folder
-from dropless.connect.target import Check, TargetColumn, match_columns, refusals
+from dropless.connect.target import Check, Growth, TargetColumn, growth, match_columns, refusals
 from dropless.connectors.sqlite.files import opened
 from dropless.connectors.sqlite.inspect import SQLiteInspector, retract
 from dropless.connectors.sqlite.target import checks_of, columns_of, finite_checks
@@ -138,8 +138,19 @@ class SQLiteSink(Sink[SQLiteSinkConfig]):
             return finite_checks(self.context.columns)
         return checks_of(self.context.columns, self._match(target), strict)
 
-    def _match(self, target: list[TargetColumn]) -> list[TargetColumn]:
+    def _match(self, target: Sequence[TargetColumn]) -> list[TargetColumn]:
+        if self.context.evolves:
+            target = [*target, *(TargetColumn(f.name, declared(f.type)) for f in self._growth(target).gains)]
         return match_columns(self.context.name, self.config.table, self.context.columns, target, fold=True)
+
+    def _growth(self, target: Sequence[TargetColumn]) -> Growth:
+        made = [TargetColumn(f.name, declared(f.type)) for f in self.context.columns]
+        return growth(self.context.columns, [replace(c, type=None) for c in target], made, fold=True)
+
+    def _grow(self, con: sqlite3.Connection, target: Sequence[TargetColumn]) -> None:
+        """The table has the relation's columns. A column of SQLite takes values of any type, so none becomes wider."""
+        for f in self._growth(target).gains:
+            con.execute(f"ALTER TABLE {self._table} ADD COLUMN {quote(f.name)} {declared(f.type)}".rstrip())
 
     def _publish(self, con: sqlite3.Connection, staged: Staged, permit: CommitPermit) -> bool:
         """Applies the epoch in the open transaction; False where the target has it already (L4)."""
@@ -150,6 +161,8 @@ class SQLiteSink(Sink[SQLiteSinkConfig]):
             return False
         self._stage.require(staged)
         if target:
+            if self.context.evolves:
+                self._grow(con, target)
             self._match(target)
             self._remove(con, staged, everything)
         else:
