@@ -97,11 +97,28 @@ def test_nightly_taxi_reads_files_with_mixed_line_ends_and_finds_every_kind_of_d
     dirt = census.taxi(folder / "input")
     assert all(dirt[rule] for rule in {**census.TAXI, **census.TAXI_WARNS}), "the look-alike has every kind"
     expect_dirt(run(folder), "trips", dirt)
+    assert hours(folder) == census.by_hour(folder / "input")
+
+
+def hours(folder: Path) -> dict[tuple[str, int], tuple[int, Decimal]]:
     with sqlite3.connect(folder / "out" / "taxi.sqlite") as con:
         found = con.execute("SELECT month, hour, rides, total FROM by_hour").fetchall()
     con.close()
-    hours = {(month, hour): (rides, round(Decimal(str(total)), 2)) for month, hour, rides, total in found}
-    assert hours == census.by_hour(folder / "input")
+    return {(month, hour): (rides, round(Decimal(str(total)), 2)) for month, hour, rides, total in found}
+
+
+def test_nightly_taxi_takes_a_corrected_month_again_when_it_is_backfilled(tmp_path: Path) -> None:
+    folder = prepared("nightly_taxi", tmp_path)
+    run(folder)
+    before = hours(folder)
+    month = folder / "input" / "yellow_tripdata_sample_2019-03.csv"
+    month.write_text("".join(month.read_text().splitlines(keepends=True)[:200]))
+    assert month.name in dropless(folder, "run", "--json", status=4), "a committed file that changed is named"
+    assert hours(folder) == before
+    dropless(folder, "backfill", "--split", "*2019-03.csv", "--json")
+    assert hours(folder) == census.by_hour(folder / "input") != before
+    lake = duckdb.sql(f"SELECT count(*) FROM read_parquet('{folder}/out/rides/**/*.parquet')").fetchall()[0][0]
+    assert lake == sum(rides for rides, _ in hours(folder).values())
 
 
 def test_covid_reports_makes_one_relation_of_four_layouts(tmp_path: Path) -> None:
