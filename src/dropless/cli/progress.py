@@ -66,7 +66,7 @@ class View:
 
     def _line(self, p: Progress) -> str:
         fates = ", ".join(f"{n:,} {fate}" for fate, n in self._fates())
-        return f"{p.pipeline} epoch {p.epoch} {p.step}: {p.records:,} records, {_rate(p)}" + (
+        return f"{p.pipeline} epoch {p.epoch} {p.step}: {p.records:,} records, {_rate(p)}{_lag(p)}" + (
             f"; {fates}" if fates else ""
         )
 
@@ -77,7 +77,7 @@ class View:
         from rich.text import Text
 
         head = Text.assemble((p.pipeline, "bold"), f"  run {p.run}, epoch {p.epoch}, {p.step}")
-        said = f"{p.records:,} records  {_rate(p)}  {_left(p)}".rstrip()
+        said = f"{p.records:,} records  {_rate(p)}{_lag(p)}  {_left(p)}".rstrip()
         middle: Any = Text(said)
         if p.bytes_total:
             middle = Table.grid(padding=(0, 2))
@@ -89,6 +89,11 @@ class View:
 
 def _rate(p: Progress) -> str:
     return f"{p.records / p.seconds:,.0f}/s" if p.seconds > 0 else ""
+
+
+def _lag(p: Progress) -> str:
+    """How far an unbounded source is ahead."""
+    return "" if p.lag is None else f", {p.lag:,} behind"
 
 
 def _left(p: Progress) -> str:

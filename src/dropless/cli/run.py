@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from threading import Event
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -22,16 +28,25 @@ if TYPE_CHECKING:
 @as_json
 @take_over
 @click.option("--full", is_flag=True, help="Read everything again and replace every target's contents.")
+@click.option("--once", is_flag=True, help="End where unbounded sources end now, instead of going on.")
 @from_now
 @workers
 @guarded
 def run(
-    path: str, pipeline: str | None, as_json: bool, take_over: bool, full: bool, from_now: bool, workers: int
+    path: str,
+    pipeline: str | None,
+    as_json: bool,
+    take_over: bool,
+    full: bool,
+    once: bool,
+    from_now: bool,
+    workers: int,
 ) -> None:
     """Take what is new, exactly once, and deliver it.
 
     Goes on where the last run ended, also where that one was killed. Refused records become dead letters; the
-    others flow.
+    others flow. Over unbounded sources it goes on until it is told to end (SIGTERM, or Ctrl-C): it then commits
+    and publishes what it has taken.
 
     \b
     Example: dropless run pipelines/orders.yaml
@@ -39,23 +54,22 @@ def run(
     """
     from dropless.cli.progress import View
     from dropless.engine.project import load_one
-    from dropless.engine.run import Options
+    from dropless.engine.run import Options, goes_on
     from dropless.engine.run import run as execute
 
     project = load_one(path, pipeline)
     project.require()
-    with View(quiet=as_json) as view:
-        report = execute(
-            project,
-            Options(
-                kind="backfill" if full else "run",
-                take_over=take_over,
-                full=full,
-                from_now=from_now,
-                workers=workers,
-                observe=None if as_json else view.observe,
-            ),
-        )
+    options = Options(
+        kind="backfill" if full else "run",
+        take_over=take_over,
+        full=full,
+        from_now=from_now,
+        workers=workers,
+        once=once,
+    )
+    live = not once and not full and goes_on(project)
+    with View(quiet=as_json) as view, ending(options.stop) if live else nullcontext():
+        report = execute(project, replace(options, observe=None if as_json else view.observe))
     finish(report, as_json, path)
 
 
@@ -108,6 +122,25 @@ def backfill(
         )
         report = execute(project, options)
     finish(report, as_json, path)
+
+
+@contextmanager
+def ending(stop: Event) -> Iterator[None]:
+    """The first SIGTERM or SIGINT asks a run to end; the second one ends it at once, as it would end any."""
+    before: dict[signal.Signals, Any] = {}
+
+    def ask(number: int, frame: Any) -> None:
+        stop.set()
+        for known, handler in before.items():
+            signal.signal(known, handler)
+
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def finish(report: RunReport, as_json: bool, path: str) -> NoReturn:

@@ -20,6 +20,9 @@ from dropless.protocol.decide import may_publish
 LAG = 2
 """Epochs that may be committed but not yet published before computing waits."""
 
+Part = tuple[int, str, bytes]
+"""Epoch, sink and token."""
+
 
 class Publisher:
     """A thread that publishes while the next epoch is computed. Used as a context manager."""
@@ -39,7 +42,7 @@ class Publisher:
         self._sinks = sinks
         self._parked: set[str] = set()
         self._failure: BaseException | None = None
-        self._queue: Queue[Epoch | None] = Queue(maxsize=LAG)
+        self._queue: Queue[list[Part] | None] = Queue(maxsize=LAG)
         self._thread: threading.Thread | None = None
         self.problems: list[Problem] = []
 
@@ -58,11 +61,19 @@ class Publisher:
         """Takes a committed epoch; returns at once unless the publisher lags too far. Raises what it met before."""
         if epoch.held:
             return  # Released or discarded when the run's verdict is known.
+        self._put([(epoch.number, sink, token) for sink, token in epoch.tokens.items()])
+
+    def notice(self, epoch: int) -> None:
+        """Takes an epoch that was held and has been released, as `offer` does."""
+        left = self._ledger.unpublished(self._project.name)
+        self._put([(part.epoch, part.sink, part.token) for part in left if part.epoch == epoch])
+
+    def _put(self, parts: list[Part]) -> None:
         self._raise()
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="dropless-publisher", daemon=True)
             self._thread.start()
-        self._queue.put(epoch)
+        self._queue.put(parts)
 
     def finish(self) -> None:
         """All that is committed and released is published after this, but for parked sinks, whose problems it lists."""
@@ -77,12 +88,12 @@ class Publisher:
             self._ledger.mark_forgotten(self._project.name, left.epoch, left.sink)
 
     def _work(self) -> None:
-        while (epoch := self._queue.get()) is not None:
+        while (parts := self._queue.get()) is not None:
             if self._failure is not None:
                 continue
             try:
-                for sink, token in epoch.tokens.items():
-                    self._publish(epoch.number, sink, token)
+                for epoch, sink, token in parts:
+                    self._publish(epoch, sink, token)
             except BaseException as error:
                 self._failure = error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from typing import Any
@@ -139,8 +139,8 @@ class Cursor:
         self._todo = list(reversed(pending))
         self._reader: SplitReader | None = None
         self._at: Pending | None = None
-        self._ranges: list[_Open] = []
-        self._open: _Open | None = None
+        self._ranges: list[Open] = []
+        self._open: Open | None = None
         self.failed: list[Problem] = []
 
     @property
@@ -165,7 +165,7 @@ class Cursor:
                 self._leave(finished=chunk is None and not self._at.growing)
                 continue
             if self._open is None:
-                self._open = _Open(self._at, self._at.start)
+                self._open = Open(self._at, self._at.start)
             self._open.next = chunk.next
             at = self._at
             at.start = chunk.next
@@ -193,7 +193,7 @@ class Cursor:
     def _leave(self, *, finished: bool) -> None:
         assert self._reader is not None and self._at is not None
         if self._open is None and finished:
-            self._open = _Open(self._at, self._at.start)
+            self._open = Open(self._at, self._at.start)
             self._open.next = self._at.start
         if self._open is not None:
             self._open.finished = finished
@@ -224,30 +224,8 @@ class Cursor:
         """Returns the ranges taken since the last call, with `records` by split number, and the splits' facts."""
         if self._open is not None:
             self._close_range()
-        ranges, facts = [], []
-        for taken in self._ranges:
-            source = self._sources[taken.pending.source]
-            ranges.append(
-                Range(
-                    source=taken.pending.source,
-                    split=taken.pending.split.id,
-                    start=taken.start.value if taken.start else None,
-                    next=taken.next.value if taken.next else None,
-                    first=source.order(taken.start) if taken.start else 0,
-                    last=source.order(taken.next) if taken.next else 0,
-                    records=records.get(taken.pending.number, 0),
-                    digest=taken.digest,
-                    finished=taken.finished,
-                )
-            )
-            split = taken.pending.split
-            facts.append(
-                SplitFact(
-                    taken.pending.number, taken.pending.source, split.id, split.size, split.modified, taken.finished
-                )
-            )
-        self._ranges = []
-        return tuple(ranges), tuple(facts)
+        taken, self._ranges = self._ranges, []
+        return ranges_of(self._sources, taken, records)
 
     def close(self) -> None:
         if self._reader is not None:
@@ -263,9 +241,37 @@ class Mark:
 
 
 @dataclass
-class _Open:
+class Open:
+    """The range of a split that an epoch takes, while it is taken."""
+
     pending: Pending
     start: Offset | None
     next: Offset | None = None
     digest: str = ""
     finished: bool = False
+
+
+def ranges_of(
+    sources: Mapping[str, Source[Any]], taken: Sequence[Open], records: Mapping[int, int]
+) -> tuple[tuple[Range, ...], tuple[SplitFact, ...]]:
+    """The ranges as the ledger has them, with `records` by split number, and the splits' facts."""
+    ranges, facts = [], []
+    for one in taken:
+        source, split = sources[one.pending.source], one.pending.split
+        ranges.append(
+            Range(
+                source=one.pending.source,
+                split=split.id,
+                start=one.start.value if one.start else None,
+                next=one.next.value if one.next else None,
+                first=source.order(one.start) if one.start else 0,
+                last=source.order(one.next) if one.next else 0,
+                records=records.get(one.pending.number, 0),
+                digest=one.digest,
+                finished=one.finished,
+            )
+        )
+        facts.append(
+            SplitFact(one.pending.number, one.pending.source, split.id, split.size, split.modified, one.finished)
+        )
+    return tuple(ranges), tuple(facts)

@@ -27,6 +27,8 @@ class Progress:
     bytes_done: int
     bytes_total: int
     seconds: float
+    lag: int | None = None
+    """Records that unbounded sources have and that are not committed."""
 
     @property
     def waits(self) -> bool:

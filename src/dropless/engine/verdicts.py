@@ -49,3 +49,21 @@ def close(project: Project, ledger: Ledger, generation: int, run: Run) -> Closed
     ledger.finish_run(generation, run, status, "; ".join(reasons))
     reach("finish.after")
     return Closed(status, reasons)
+
+
+def judge_epoch(project: Project, ledger: Ledger, number: int) -> Closed | None:
+    """What stops a held epoch of a run without an end, judged on its own; None where nothing does."""
+    facts = ledger.epoch_report(project.name, number)
+    read = sum(s["read"] for s in facts["sources"].values())
+    letters = sum(s["quarantined"] for s in facts["sources"].values())
+    found = [Verdict(**v) for v in facts["verdicts"]]
+    reasons = tuple(s.why for s in judge(found, project.spec.max_dead_letters, read, letters).stops)
+    return Closed("stopped", reasons) if reasons else None
+
+
+def end(project: Project, ledger: Ledger, generation: int, run: Run) -> Closed:
+    """Ends a run without an end, whose epochs were judged one by one."""
+    reach("finish.before")
+    ledger.finish_run(generation, run, "succeeded")
+    reach("finish.after")
+    return Closed("succeeded")

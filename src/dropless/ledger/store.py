@@ -177,6 +177,20 @@ class Ledger:
                 (status, reason, self._clock(), run.id),
             )
 
+    def held(self, pipeline: str, run: int) -> list[int]:
+        """The epochs of the run that await its verdict, in order."""
+        query = "SELECT number FROM epochs WHERE pipeline = ? AND run = ? AND status = 'held' ORDER BY number"
+        return [number for (number,) in self.database.rows(query, (pipeline, run))]
+
+    def release_epoch(self, generation: int, pipeline: str, epoch: int) -> None:
+        """A held epoch was judged on its own and can be published; it is not taken back with its run any more."""
+        with self.database.write() as con:
+            check_current(con, pipeline, generation, f"releasing epoch {epoch}")
+            con.execute(
+                "UPDATE epochs SET status = 'committed' WHERE pipeline = ? AND number = ? AND status = 'held'",
+                (pipeline, epoch),
+            )
+
     def release_claims(self, generation: int, run: Run) -> int:
         """Letters the run claimed and no epoch settled are open again; returns how many (L7)."""
         with self.database.write() as con:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dropless.connect.config import field as setting
+from dropless.connect.config import parse_duration
 from dropless.errors import Place
 
 Action = Literal["quarantine", "warn", "stop"]
@@ -112,6 +113,19 @@ class Settings:
     epoch_rows: int = setting("Records after which an epoch is closed.", default=1_000_000, minimum=1)
     chunk_bytes: int = setting("Input bytes that are decoded at once.", default=8 << 20, minimum=1, size=True)
     memory_mib: int = setting("Memory a run keeps to, in MiB.", default=512, minimum=64)
+    latency: str = setting(
+        "How long a record of an unbounded source may be on its way; an epoch takes half of it.",
+        default="1s",
+        example="200ms",
+    )
+
+    def __post_init__(self) -> None:
+        if not parse_duration(self.latency):
+            raise ValueError(f'"latency" is "{self.latency}", expected a duration such as 200ms or 2s')
+
+    @property
+    def latency_seconds(self) -> float:
+        return parse_duration(self.latency) or 0.0
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ class KafkaSource(Source[KafkaConfig]):
         self._extents: dict[Partition, Extent] = {}
         self._known: frozenset[str] = frozenset()
         self._verified = True
+        self._committed: dict[Partition, int] = {}
 
     # ------------------------------------------------------------ connections, made when they are needed
 
@@ -71,6 +72,10 @@ class KafkaSource(Source[KafkaConfig]):
             if part is not None:
                 part.close()
         self._stream = self._lookup = self._topics = None
+
+    @property
+    def unbounded(self) -> bool:
+        return not self.config.bounded
 
     # ------------------------------------------------------------ columns
 
@@ -156,7 +161,7 @@ class KafkaSource(Source[KafkaConfig]):
 
     def open(self, split: Split, start: Offset | None) -> KafkaReader:
         place = Place.of(start) if start is not None else None
-        return self._reader(split, place, bounded=not self.unbounded)
+        return self._reader(split, place, bounded=not self.live)
 
     def _reader(self, split: Split, place: Place | None, *, bounded: bool) -> KafkaReader:
         partition, extent = self._known_extent(split)
@@ -245,8 +250,13 @@ class KafkaSource(Source[KafkaConfig]):
 
     def committed(self, offsets: Mapping[str, Offset]) -> None:
         """The group, where one is configured, has these offsets for others to see."""
+        now = {partition_of(s): Place.of(o).next for s, o in offsets.items()}
+        self._committed |= now
         if self.config.group is not None:
-            self.stream.report({partition_of(s): Place.of(o).next for s, o in offsets.items()})
+            self.stream.report(now)
+
+    def lag(self) -> int | None:
+        return sum(max(extent.end - self._committed.get(p, extent.first), 0) for p, extent in self._extents.items())
 
 
 def raise_unless_known(source: KafkaSource, partition: Partition, extent: Extent, at: int) -> None:
