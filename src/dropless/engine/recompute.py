@@ -30,7 +30,7 @@ from dropless.engine.workers import Setup, Worker
 from dropless.errors import ConnectorError, Problem
 from dropless.ledger.records import Range
 from dropless.ledger.store import Ledger
-from dropless.plan.ir import Collect, Deliver, Scan
+from dropless.plan.ir import STATEFUL, Collect, Deliver, Scan
 
 SLICE_ROWS = 100_000
 MOST_RANGES = 500
@@ -135,14 +135,12 @@ class _Run:
         self.sinks = sinks
         self.scans = {o.source: o for o in self.plan.operators.values() if isinstance(o, Scan)}
         self.delivers = [o for o in self.plan.operators.values() if isinstance(o, Deliver) and o.sink in sinks]
-        self.logs = frozenset(n for n, o in self.plan.operators.items() if not o.table)
-        self.stateful = any(not isinstance(o, Deliver) for o in self._consumers())
+        self.needed = frozenset(
+            {d.name for d in self.delivers}.union(*(self.plan.ancestors(d.name) for d in self.delivers))
+        )
+        self.logs = frozenset(n for n in self.needed if not self.plan.operators[n].table)
+        self.stateful = any(isinstance(self.plan.operators[n], STATEFUL) for n in self.logs)
         self.rounds = 0
-
-    def _consumers(self) -> list[Any]:
-        from dropless.plan.ir import STATEFUL
-
-        return [o for o in self.plan.operators.values() if isinstance(o, STATEFUL) and not o.table]
 
     def all(self) -> Recomputed:
         self._load_tables()
@@ -239,7 +237,7 @@ class _Run:
     def _push(self, scan: Scan, number: int, epoch: int, rows: pa.Table, edited: bool = False) -> None:
         if not edited:
             rows = _without(rows, self.past.gone_at_source(number))
-        flow = self.worker.lane.push(scan.name, rows)
+        flow = self.worker.lane.push(scan.name, rows, self.needed)
         for (consumer, index), reached in flow.edges.items():
             operator = self.plan.operators[consumer]
             above = {self.plan.operators[n].relation for n in self.plan.ancestors(consumer)} | {operator.relation}

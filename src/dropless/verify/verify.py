@@ -169,12 +169,11 @@ class Work:
         if outcome.same:
             return told(side, SOURCE, "agrees", outcome, differences, notes)
         otherwise = ledgers.otherwise(self.ledger, self.project.name, side, self.expected)
-        if otherwise or changed:
+        if otherwise:
+            notes.append(f"epochs {_listed(otherwise)} delivered other rows than their records give now")
+        if changed:
             notes += changed
-            if otherwise:
-                notes.append(f"the sources now give other rows than epochs {_listed(otherwise)} delivered")
-            intact = ledgers.intact(self.ledger, self.project.name, side)
-            if intact:
+            if ledgers.intact(self.ledger, self.project.name, side):
                 notes.append("the target holds what was delivered, by the ledger's digests")
                 return told(side, SOURCE, "changed", outcome, differences, notes)
         return told(side, SOURCE, "differs", outcome, differences, notes)
