@@ -33,6 +33,8 @@ class Taken:
     undecodable: int = 0
     refused: int = 0
     failed: Counter[str] = field(default_factory=Counter)
+    originals: dict[int, Record] = field(default_factory=dict)
+    """Records by position that were taken with other bytes than these, their own (L7)."""
 
     @property
     def judged(self) -> int:
@@ -40,6 +42,13 @@ class Taken:
 
     def lookup(self, places: Sequence[int]) -> dict[int, tuple[str, str, int, Record]]:
         """The records of this chunk at `places`, as they were."""
+        if self.originals:
+            own = {p: r for p in places if (r := self.originals.get(p & ((1 << POSITION_BITS) - 1))) is not None}
+            others = self._read([p for p in places if p not in own])
+            return others | {p: (self.source, self.split, self.number, r) for p, r in own.items()}
+        return self._read(places)
+
+    def _read(self, places: Sequence[int]) -> dict[int, tuple[str, str, int, Record]]:
         positions = self.decoded.positions.to_numpy(zero_copy_only=False)
         order = np.argsort(positions, kind="stable")
         wanted = np.array([p & ((1 << POSITION_BITS) - 1) for p in places], dtype=np.int64)
@@ -117,6 +126,9 @@ class Intake:
                 )
             )
         rows = decoded.rows.append_column(AT, pa.array(places, type=pa.int64()))
+        if (np.diff(places) < 0).any():  # A decoder may give rows in any order; they go on in that of the split.
+            keep = np.arange(count) if keep is None else keep
+            keep = keep[np.argsort(places[keep], kind="stable")]
         taken.rows = rows if keep is None else rows.take(pa.array(keep))
         return taken
 

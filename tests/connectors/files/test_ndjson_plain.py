@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,19 @@ def everything(decoded: Decoded) -> list[Any]:
     return [*sorted(found, key=lambda x: x[0]), decoded.unknown, decoded.rows.schema]
 
 
-def both(found: list[bytes], fields: tuple[Field, ...] = TYPED, drift: str = "ignore", **rename: str) -> Any:
+@pytest.fixture(scope="module")
+def con() -> Iterator[Any]:
+    with session() as made:
+        yield made
+
+
+def both(con: Any, found: list[bytes], fields: tuple[Field, ...] = TYPED, drift: str = "ignore", **rename: str) -> Any:
     """The lines read both ways, as a chunk and as records on their own."""
     chunk = Chunk("x", Offset(0), Offset(0), b"\n".join(found))
     records = [Record(7 * i, line) for i, line in enumerate(found)]
-    with session() as con:
-        for decoder in (NdjsonDecoder, OneByOne):
-            made = decoder(fields, rename, LIMIT, drift)
-            yield everything(made.decode(chunk, con)), everything(made.decode_records(records, con))
+    for decoder in (NdjsonDecoder, OneByOne):
+        made = decoder(fields, rename, LIMIT, drift)
+        yield everything(made.decode(chunk, con)), everything(made.decode_records(records, con))
 
 
 MORE = (
@@ -103,27 +109,27 @@ def alike(draw: Any) -> list[bytes]:
 @example(found=LITERAL, drift="ignore")
 @example(found=MIXED, drift="quarantine")
 @settings(max_examples=1000, deadline=None)
-def test_columns_say_what_parsing_says(found: list[bytes], drift: str) -> None:
-    mine, parsed = both(found, drift=drift)
+def test_columns_say_what_parsing_says(con: Any, found: list[bytes], drift: str) -> None:
+    mine, parsed = both(con, found, drift=drift)
     assert mine == parsed
 
 
 @given(found=alike())
 @settings(max_examples=200, deadline=None)
-def test_renamed_keys_say_what_parsing_says(found: list[bytes]) -> None:
-    mine, parsed = both(found, extra="name", id="amount", näme="id", ok="undeclared")
+def test_renamed_keys_say_what_parsing_says(con: Any, found: list[bytes]) -> None:
+    mine, parsed = both(con, found, extra="name", id="amount", näme="id", ok="undeclared")
     assert mine == parsed
 
 
 @given(found=alike(), size=st.sampled_from([1, 40, 90]))
 @settings(max_examples=200, deadline=None)
-def test_pieces_say_what_the_whole_says(found: list[bytes], size: int) -> None:
+def test_pieces_say_what_the_whole_says(con: Any, found: list[bytes], size: int) -> None:
     """Where a piece ends, and that a long line keeps its piece from being read by column, changes nothing."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ndjson_plain, "PIECE_BYTES", size)
         patch.setattr(ndjson_plain, "LONGEST", size)
         patch.setattr(ndjson_plain, "MOST_NAMES", 2)
-        mine, parsed = both(found)
+        mine, parsed = both(con, found)
     assert mine == parsed
 
 

@@ -17,14 +17,21 @@ import pyarrow as pa
 from dropless.connect.api import Violation
 from dropless.connectors.files.cells import convert
 from dropless.connectors.files.ndjson_parse import Rename
-from dropless.connectors.files.ndjson_scan import FALSE, NULL, NUMBER, PADDING, STRING, TRUE, Keys, Piece, keys_of
+from dropless.connectors.files.ndjson_scan import FALSE, NULL, NUMBER, STRING, TRUE, Keys, Piece, Quotes, keys_of
+from dropless.connectors.files.ndjson_shape import Shape, Values, stands
 from dropless.connectors.files.plain import Texts
 from dropless.connectors.files.types import Schema, Type
 
 PIECE_BYTES = 2 << 20
 """Looked at together: what lies in a processor's cache is looked at faster. Bounds the offsets held, too (L11)."""
 LONGEST = PIECE_BYTES
-"""A piece with a longer line is left to the parser."""
+"""Longer lines are left to the parser."""
+MOST_SHAPES = 4
+"""Shapes of lines that are looked for."""
+TRIED = 8
+"""Lines looked at to learn a shape."""
+SEEN_OFTEN = 0.05
+"""The share of a chunk's lines that makes it worth while to know a shape."""
 MOST_NAMES = 100
 """Lines with keys of yet other names, in one piece, are left to the parser."""
 _NONE = np.zeros(0, np.int64)
@@ -65,66 +72,109 @@ class PlainLines:
 
     def __init__(self, schema: Schema, rename: Rename, drift: str) -> None:
         self._schema, self._rename, self._drift = schema, rename, drift
-        self._usual: list[bytes] = []
+        self._shapes: list[Shape] = []
         self._able = bool(schema.fields) and not rename.reaches_in
 
     def read(self, text: bytes, starts: np.ndarray, ends: np.ndarray, skip: np.ndarray, con: Any) -> PlainRows | None:
         """The plain lines among `text[starts[i]:ends[i]]` that are not in the mask `skip`; None for none."""
         if not self._able:
             return None
-        parts = []
-        for low, high in _pieces(starts, ends):
-            base = int(starts[low])
-            piece = Piece(text[base : int(ends[high - 1])] + PADDING, starts[low:high] - base, ends[low:high] - base)
-            part = self._part(piece, skip[low:high], low)
+        todo = ~skip & (ends - starts <= LONGEST)
+        if not self._shapes:
+            self._learn(text, starts, ends, np.flatnonzero(todo))
+        parts = self._shaped(text, starts, ends, todo) if self._shapes else []
+        rest = np.flatnonzero(todo)
+        for low, high in _pieces(np.cumsum((ends - starts)[rest])):
+            which = rest[low:high]
+            part = self._part(Piece.gathered(text, starts[which], ends[which]), which)
             if len(part.lines):
                 parts.append(part)
+        if len(rest) > len(starts) * SEEN_OFTEN:
+            self._learn(text, starts, ends, rest)
         return self._typed(parts, con) if parts else None
 
-    def _part(self, piece: Piece, skip: np.ndarray, low: int) -> _Part:
-        keys = keys_of(piece, skip)
+    def _learn(self, text: bytes, starts: np.ndarray, ends: np.ndarray, lines: np.ndarray) -> None:
+        """The shape of one of these lines is known from now on, for as long as it is met often."""
+        for i in lines[:: max(1, len(lines) // TRIED)].tolist():
+            piece = Piece.cut(text, starts[i : i + 1], ends[i : i + 1])
+            keys = keys_of(piece)
+            names, rest = self._names(piece, keys)
+            if not len(keys.lines) or len(rest) or self._left_to_parser(keys, names).any():
+                continue
+            columns = [""] * len(keys.name)
+            for name, at in names.items():
+                columns[int(at[0])] = name
+            parsed = {f.name for f, t in zip(self._schema.fields, self._schema.types, strict=True) if _parsed(t)}
+            shape = Shape.of(piece, keys, columns) if parsed.isdisjoint(columns) else None
+            if shape is not None and shape not in self._shapes:
+                self._shapes = [shape, *self._shapes][:MOST_SHAPES]
+                return
+
+    def _shaped(self, text: bytes, starts: np.ndarray, ends: np.ndarray, todo: np.ndarray) -> list[_Part]:
+        """The lines that have a known shape; these are no longer to do."""
+        parts, met = [], dict.fromkeys(self._shapes, 0)
+        for low, high in _pieces(ends):
+            piece = Piece.cut(text, starts[low:high], ends[low:high])
+            if len(piece.text) > 2 * PIECE_BYTES + LONGEST:
+                continue  # There is a longer line in it.
+            quotes = Quotes.of(piece)
+            for shape in self._shapes:
+                might = quotes.plain & todo[low:high] & (quotes.counts == shape.quotes)
+                lines = np.flatnonzero(might)
+                if not len(lines):
+                    continue
+                table = quotes.of_lines(might).reshape(len(lines), shape.quotes)
+                good, values = shape.match(piece, table, piece.ends[lines])
+                lines = lines[good]
+                if len(lines):
+                    parts.append(self._part_of(shape, piece, values, lines + low))
+                    todo[lines + low] = False
+                    met[shape] += len(lines)
+        self._shapes = [s for s in self._shapes if met[s] > len(starts) * SEEN_OFTEN]
+        return parts
+
+    def _part_of(self, shape: Shape, piece: Piece, values: list[Values], lines: np.ndarray) -> _Part:
+        given = {place.column: v for place, v in zip(shape.places, values, strict=True)}
+        columns = [
+            _column(piece, given[f.name], node)
+            if f.name in given
+            else _Column(pa.nulls(len(lines), pa.string()), _NONE)
+            for f, node in zip(self._schema.fields, self._schema.types, strict=True)
+        ]
+        unknown = frozenset(given) - self._schema.names
+        return _Part(lines, columns, unknown, np.arange(len(lines)) if unknown else _NONE)
+
+    def _part(self, piece: Piece, lines: np.ndarray) -> _Part:
+        """The plain lines of a piece, whatever keys they have; `lines` are those of the piece."""
+        keys = keys_of(piece)
         names, unnamed = self._names(piece, keys)
         bad = self._left_to_parser(keys, names)
         bad[keys.owner[unnamed]] = True
         if bad.any():
             keys = keys.without(bad)
             names, _ = self._names(piece, keys)
-        fields = zip(self._schema.fields, self._schema.types, strict=True)
-        columns = [_column(piece, keys, names.get(f.name, _NONE), node) for f, node in fields]
+        columns = []
+        for f, node in zip(self._schema.fields, self._schema.types, strict=True):
+            at = names.get(f.name, _NONE)
+            column = _column(piece, Values(keys.begin[at], keys.end[at], keys.kind[at]), node)
+            columns.append(_spread(column, keys.owner[at], len(keys.lines)))
         unknown = {name: at for name, at in names.items() if name not in self._schema.names}
         drifted = np.unique(keys.owner[np.concatenate(list(unknown.values()))]) if unknown else _NONE
-        return _Part(keys.lines + low, columns, frozenset(unknown), drifted)
+        return _Part(lines[keys.lines], columns, frozenset(unknown), drifted)
 
     def _names(self, piece: Piece, keys: Keys) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """The keys of each column, and those of which the name was not made out.
-
-        Lines mostly have the keys of the lines before them, in the same order; so each place is first compared with
-        the name that stood there before.
-        """
+        """The keys of each column, and those of which the name was not made out."""
         found: dict[str, list[np.ndarray]] = {}
-        named = np.zeros(len(keys.name), bool)
-        first, counts = keys.first[:-1], np.diff(keys.first)
-        least = int(counts.min()) if len(counts) else 0
-
-        def take(spelled: bytes, at: np.ndarray) -> None:
-            hit = at[_spelled(piece, keys.name[at], spelled)]
-            if len(hit):
-                named[hit] = True
-                found.setdefault(self._rename.key(spelled.decode()), []).append(hit)
-
-        for place, spelled in enumerate(self._usual):
-            take(spelled, (first if place < least else first[counts > place]) + place)
-        rest = np.flatnonzero(~named)
-        if len(rest) > len(named) // 2:
-            self._usual = [_name_at(piece, at) for at in keys.name[: counts[0]].tolist()]
+        rest = np.arange(len(keys.name))
         for _ in range(MOST_NAMES):
             if not len(rest):
                 break
-            take(_name_at(piece, int(keys.name[rest[0]])), rest)
-            rest = rest[~named[rest]]
-        return {
-            name: parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts)) for name, parts in found.items()
-        }, rest
+            at = int(keys.name[rest[0]])
+            spelled = piece.text[at + 1 : piece.text.index(b'"', at + 1)]
+            hit = stands(piece, keys.name[rest], b'"' + spelled + b'":')
+            found.setdefault(self._rename.key(spelled.decode()), []).append(rest[hit])
+            rest = rest[~hit]
+        return {name: p[0] if len(p) == 1 else np.sort(np.concatenate(p)) for name, p in found.items()}, rest
 
     def _left_to_parser(self, keys: Keys, names: dict[str, np.ndarray]) -> np.ndarray:
         """A mask of the lines that have a column twice, or a value that has to be parsed."""
@@ -165,34 +215,13 @@ class PlainLines:
         )
 
 
-def _pieces(starts: np.ndarray, ends: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Cuts the lines into pieces of about `PIECE_BYTES`, leaving out those with a line longer than that."""
+def _pieces(ends: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Cuts lines that end at these offsets into pieces of about `PIECE_BYTES`."""
     low = 0
-    while low < len(starts):
-        high = max(low + 1, int(np.searchsorted(starts, starts[low] + PIECE_BYTES)))
-        if (ends[low:high] - starts[low:high]).max() <= LONGEST:
-            yield low, high
+    while low < len(ends):
+        high = max(low + 1, int(np.searchsorted(ends, ends[low] + PIECE_BYTES)))
+        yield low, high
         low = high
-
-
-def _spelled(piece: Piece, at: np.ndarray, name: bytes) -> np.ndarray:
-    """At which of these offsets the key of that name stands."""
-    whole = b'"' + name + b'":'
-    if len(whole) < 8:
-        mask = np.uint64((1 << 8 * len(whole)) - 1)
-        short: np.ndarray = (piece.words(8)[at] & mask) == np.uint64(int.from_bytes(whole, "little"))
-        return short
-    words = piece.words(8)
-    good = np.ones(len(at), bool)
-    for i in [*range(0, len(whole) - 8, 8), len(whole) - 8]:
-        # Beyond the last word there are only spaces, which no key ends with.
-        where = np.minimum(at + i, len(words) - 1) if i else at
-        good &= words[where] == np.uint64(int.from_bytes(whole[i : i + 8], "little"))
-    return good
-
-
-def _name_at(piece: Piece, at: int) -> bytes:
-    return piece.text[at + 1 : piece.text.index(b'"', at + 1)]
 
 
 def _parsed(node: Type) -> bool:
@@ -200,9 +229,9 @@ def _parsed(node: Type) -> bool:
     return node.kind in _NESTED or (node.kind == "int" and not pa.types.is_integer(node.arrow))
 
 
-def _column(piece: Piece, keys: Keys, at: np.ndarray, node: Type) -> _Column:
-    """The values of the keys `at`, for every plain line."""
-    kind, begin, end = keys.kind[at], keys.begin[at], keys.end[at]
+def _column(piece: Piece, values: Values, node: Type) -> _Column:
+    """One value of each line as a text, where it is of a kind that the type can be made of."""
+    kind, begin, end = values.kind, values.begin, values.end
     match node.kind:
         case "int" | "float" | "decimal":
             good = kind == NUMBER
@@ -210,18 +239,24 @@ def _column(piece: Piece, keys: Keys, at: np.ndarray, node: Type) -> _Column:
             good = (kind == TRUE) | (kind == FALSE)
         case _:
             good = kind == STRING
-            begin, end = begin + 1, np.maximum(end - 1, begin + 1)
+    if isinstance(kind, int):
+        none = pa.nulls(len(begin), pa.string())
+        return _Column(piece.spans(begin, end), _NONE) if good else _Column(none, np.arange(len(begin)))
+    if node.kind not in ("int", "float", "decimal", "bool"):
+        begin, end = begin + 1, np.maximum(end - 1, begin + 1)  # Without the quotes.
     texts = piece.spans(begin, end)
-    wrong = _NONE
-    if not good.all():
-        texts = Texts(texts).without(~good)
-        wrong = np.flatnonzero(~good & (kind != NULL))
-    if len(at) < len(keys.lines):
-        rows = keys.owner[at]
-        index = np.full(len(keys.lines), -1, np.int64)
-        index[rows] = np.arange(len(at))
-        texts, wrong = texts.take(pa.array(index, mask=index < 0)), rows[wrong]
-    return _Column(texts, wrong)
+    if np.all(good):
+        return _Column(texts, _NONE)
+    return _Column(Texts(texts).without(~good), np.flatnonzero(~good & (kind != NULL)))
+
+
+def _spread(column: _Column, rows: np.ndarray, count: int) -> _Column:
+    """The column for `count` lines, of which only `rows` have a value."""
+    if len(rows) == count:
+        return column
+    index = np.full(count, -1, np.int64)
+    index[rows] = np.arange(len(rows))
+    return _Column(column.texts.take(pa.array(index, mask=index < 0)), rows[column.wrong])
 
 
 def _values(texts: pa.ChunkedArray, node: Type, con: Any) -> tuple[Any, np.ndarray]:

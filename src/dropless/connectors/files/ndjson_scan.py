@@ -15,21 +15,35 @@ import pyarrow as pa
 
 from dropless.connectors.files.plain import Texts, json_numbers
 
-PADDING = b" " * 8
-"""Stands behind every piece, so that eight bytes can be looked at from any place in it."""
+PADDING = b" " * 64
+"""Stands before and behind every piece, so that so many bytes can be looked at from any place in it."""
 NUMBER, STRING, TRUE, FALSE, NULL, UNKNOWN = range(6)
 """Kinds of values."""
-_QUOTE, _BACKSLASH, _COLON, _COMMA, _SPACE, _OPEN, _CLOSE, _NINE = (ord(c) for c in '"\\:, {}9')
+_QUOTE, _BACKSLASH, _COLON, _COMMA, _SPACE, _OPEN, _CLOSE, _NINE, _LINE_END = (ord(c) for c in '"\\:, {}9\n')
 _LITERALS = ((TRUE, b"true"), (FALSE, b"false"), (NULL, b"null"))
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Lines of one piece of text, as `text[starts[i]:ends[i]]`; the text ends in `PADDING`."""
+    """Lines of one piece of text, as `text[starts[i]:ends[i]]`, between two `PADDING`s."""
 
     text: bytes
     starts: np.ndarray
     ends: np.ndarray
+
+    @classmethod
+    def cut(cls, text: bytes, starts: np.ndarray, ends: np.ndarray) -> Piece:
+        """These consecutive lines of a text."""
+        base = int(starts[0]) - len(PADDING)
+        return cls(PADDING + text[int(starts[0]) : int(ends[-1])] + PADDING, starts - base, ends - base)
+
+    @classmethod
+    def gathered(cls, text: bytes, starts: np.ndarray, ends: np.ndarray) -> Piece:
+        """These lines of a text, wherever they are."""
+        lines = [text[s:e] for s, e in zip(starts.tolist(), ends.tolist(), strict=True)]
+        sizes = ends - starts
+        begin = len(PADDING) + np.cumsum(sizes + 1) - sizes - 1
+        return cls(PADDING + b"\n".join(lines) + PADDING, begin, begin + sizes)
 
     @property
     def array(self) -> np.ndarray:
@@ -38,6 +52,10 @@ class Piece:
     def words(self, size: int) -> np.ndarray:
         """The word of `size` bytes that begins at each offset."""
         return np.ndarray((len(self.text) - size + 1,), f"<u{size}", self.text, strides=(1,))
+
+    def windows(self, size: int) -> np.ndarray:
+        """The `size` bytes that begin at each offset."""
+        return np.ndarray((len(self.text) - size + 1,), f"V{size}", self.text, strides=(1,))
 
     def spans(self, begin: np.ndarray, end: np.ndarray) -> pa.Array:
         """`text[begin[i]:end[i]]` as a column; the spans are in order and do not overlap."""
@@ -79,20 +97,38 @@ class Keys:
         return Keys(self.lines[~bad], first, self.name[keep], self.begin[keep], self.end[keep], self.kind[keep])
 
 
-def keys_of(piece: Piece, doubtful: np.ndarray) -> Keys:
-    """The keys of the lines that are plain and not in the mask."""
-    array, starts, ends = piece.array, piece.starts, piece.ends
-    quotes = np.flatnonzero(array == _QUOTE)
-    cuts = np.append(np.searchsorted(quotes, starts), len(quotes))
-    counts = np.diff(cuts)
-    plain = (array[starts] == _OPEN) & (array[starts + 1] == _QUOTE) & (array[ends - 1] == _CLOSE)
-    plain &= ((counts & 1) == 0) & ~doubtful
-    for rows in _lines_with_odd_bytes(piece):
-        plain[rows] = False
-    if not plain.all():
-        quotes = quotes[np.repeat(plain, counts)]
-    lines = np.flatnonzero(plain)
-    return _paired(piece, quotes, lines, counts[lines] >> 1)
+@dataclass(frozen=True)
+class Quotes:
+    """Where the quotes are: those of line i begin at `first[i]`. `plain` lines may be plain by what is known so far."""
+
+    at: np.ndarray
+    first: np.ndarray
+    counts: np.ndarray
+    plain: np.ndarray
+
+    @classmethod
+    def of(cls, piece: Piece) -> Quotes:
+        """The quotes of a piece, and the lines that look like one object without anything that is not plain."""
+        array, starts, ends = piece.array, piece.starts, piece.ends
+        at = np.flatnonzero(array == _QUOTE)
+        first = np.searchsorted(at, starts)
+        counts = np.diff(first, append=len(at))
+        plain = (array[starts] == _OPEN) & (array[starts + 1] == _QUOTE) & (array[ends - 1] == _CLOSE)
+        plain &= (counts & 1) == 0
+        for rows in _lines_with_odd_bytes(piece):
+            plain[rows] = False
+        return cls(at, first, counts, plain)
+
+    def of_lines(self, lines: np.ndarray) -> np.ndarray:
+        """The quotes of the lines in the mask, one after the other."""
+        return self.at if lines.all() else self.at[np.repeat(lines, self.counts)]
+
+
+def keys_of(piece: Piece) -> Keys:
+    """The keys of the lines that are plain."""
+    quotes = Quotes.of(piece)
+    lines = np.flatnonzero(quotes.plain)
+    return _paired(piece, quotes.of_lines(quotes.plain), lines, quotes.counts[lines] >> 1)
 
 
 def _lines_with_odd_bytes(piece: Piece) -> list[np.ndarray]:
@@ -100,7 +136,7 @@ def _lines_with_odd_bytes(piece: Piece) -> list[np.ndarray]:
     text, array, found = piece.text, piece.array, []
     if b"\\" in text:
         found.append(_holders(piece, np.flatnonzero(array == _BACKSLASH)))
-    if np.count_nonzero(array < _SPACE) != text.count(b"\n"):
+    if np.count_nonzero(array < _SPACE) != np.count_nonzero(array == _LINE_END):
         found.append(_holders(piece, np.flatnonzero(array < _SPACE)))
     if not text.isascii():
         try:
@@ -129,8 +165,12 @@ def _paired(piece: Piece, quotes: np.ndarray, lines: np.ndarray, pairs: np.ndarr
     bad[some] |= keys[first[:-1][some]] != (after - pairs)[some]
     name = opening[keys]
     begin = closing[keys] + 2
-    begin += array[begin] == _SPACE
-    quoted = array[begin] == _QUOTE
+    byte = array[begin]
+    spaced = byte == _SPACE
+    if spaced.any():
+        begin += spaced
+        byte = array[begin]
+    quoted = byte == _QUOTE
     following = np.append(keys[1:], len(opening))
     following[last] = after[some]
     good = following - keys == 1 + quoted
@@ -142,18 +182,25 @@ def _paired(piece: Piece, quotes: np.ndarray, lines: np.ndarray, pairs: np.ndarr
     texts = np.flatnonzero(quoted & good)
     good[texts] = closing[keys[texts] + 1] + 1 == end[texts]
     good &= begin < end
-    kind = _kinds(piece, begin, end, quoted, good)
+    kind = np.full(len(keys), STRING, np.uint8)
+    bare = np.flatnonzero(~quoted)
+    kind[bare] = kinds_of(piece, begin[bare], end[bare], good[bare])
+    kind[~good] = UNKNOWN
     wrong = np.flatnonzero(kind == UNKNOWN)
     bad[np.searchsorted(first, wrong, side="right") - 1] = True
     return Keys(lines, first, name, begin, end, kind).without(bad)
 
 
-def _kinds(piece: Piece, begin: np.ndarray, end: np.ndarray, quoted: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """The kind of each value; unknown where it is not `good`, and where it is neither a string nor plain otherwise."""
-    kind = np.where(quoted & good, STRING, UNKNOWN).astype(np.uint8)
-    bare = np.flatnonzero(~quoted & good)
-    digits = piece.array[begin[bare]] <= _NINE
-    numbers, others = bare[digits], bare[~digits]
+def kinds_of(piece: Piece, begin: np.ndarray, end: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """The kinds of values that are no strings; unknown where one is not `good`, or not plain."""
+    kind = np.full(len(begin), UNKNOWN, np.uint8)
+    short = _short_numbers(piece, begin, end) & good
+    kind[short] = NUMBER
+    if short.all():
+        return kind
+    rest = np.flatnonzero(~short & good)
+    digits = piece.array[begin[rest]] <= _NINE
+    numbers, others = rest[digits], rest[~digits]
     if len(numbers):
         kind[numbers[json_numbers(Texts(piece.spans(begin[numbers], end[numbers])))]] = NUMBER
     if len(others):
@@ -163,3 +210,27 @@ def _kinds(piece: Piece, begin: np.ndarray, end: np.ndarray, quoted: np.ndarray,
             same &= piece.array[end[others] - 1] == spelled[-1]
             kind[others[same]] = literal
     return kind
+
+
+_ZEROS, _POINTS, _ADDED, _LOW, _HIGH = (np.uint64(int(b * 8, 16)) for b in ("30", "1e", "76", "7f", "80"))
+_ONE, _BYTE = np.uint64(1), np.uint64(0xFF)
+
+
+def _short_numbers(piece: Piece, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Which values of at most eight characters are digits, perhaps with one point among them, as JSON writes numbers.
+
+    The last eight bytes up to the value's end are one word, whose bytes are judged together.
+    """
+    size = end - begin
+    shift = (64 - 8 * np.clip(size, 1, 8)).astype(np.uint64)
+    word = piece.words(8)[end - 8] ^ _ZEROS
+    # The high bit of each byte that is no digit; the bytes before the value are shifted out.
+    odd = ((((word & _LOW) + _ADDED) | word) & _HIGH) >> shift
+    first = word >> shift
+    good = odd == 0
+    if not good.all():
+        mark = (odd >> np.uint64(7)) * _BYTE
+        inside = (odd & (odd - _ONE) == 0) & (odd != _HIGH & _BYTE) & (odd << shift != np.uint64(1 << 63))
+        good |= inside & ((first & mark) == (_POINTS & mark))
+    plain: np.ndarray = good & ((first & _BYTE != 0) | (size == 1) | (odd == np.uint64(0x8000))) & (size <= 8)
+    return plain & (size > 0)
