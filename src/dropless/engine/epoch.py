@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from dropless.connect.api import NOTHING, Replaces
 from dropless.engine import drift
+from dropless.engine.again import places_of_letters
 from dropless.engine.conserve import Tally
 from dropless.engine.failpoint import reach
 from dropless.engine.flow import Flow
@@ -65,6 +66,7 @@ class EpochWork:
         self.reads: Counter[str] = Counter()
         self._resumed = resumed
         self.letters = LetterWriter(tools.folder, number)
+        self._refused: set[tuple[int, str]] = set()
         self.edges = Edges(tools.plan, tools.sinks, tools.stage.feed, tools.setup.split_sources)
         self._collected = {d.sink: d.inputs[0] for d in self._delivers() if self._collect(d) is not None}
         for name, sink in tools.sinks.items():
@@ -105,12 +107,25 @@ class EpochWork:
             self.reads[loaded.source] += 0
             self.add(Done(loaded.source, loaded.number, loaded.taken, Flow()))
             for part in _slices(loaded.letters):
-                self.letters.write(part)
+                self._write(part)
         self._count_flow(tables.flow.counts)
         for table in letters_of(tables.flow.refused, tables.fetch):
-            self.letters.write(table)
+            self._write(table)
         if tables.loaded and self.run.kind != "replay":
             self._deliver_tables()
+
+    def _write(self, letters: pa.Table) -> None:
+        self.letters.write(letters)
+        if self.tools.setup.again is not None:
+            self._refused |= places_of_letters(letters)
+
+    def _accepted(self, ranges: tuple[Range, ...]) -> tuple[Transition, ...]:
+        """Letters that this epoch settles because it reads their records again and accepts them."""
+        again = self.tools.setup.again
+        if again is None:
+            return ()
+        numbers = {(self.tools.setup.split_sources[n], name): n for n, name in self.tools.split_names.items()}
+        return again.accepted(ranges, numbers, self._refused)
 
     def _deliver_tables(self) -> None:
         """Upsert sinks get all rows of their table relations, as they are in this run's snapshots."""
@@ -120,7 +135,7 @@ class EpochWork:
                     lane = self.tools.pool.count
                     delivered = self.edges.deliver(deliver, self.number, rows, lane, self.tools.tables.fetch)
                     for table in delivered.letters:
-                        self.letters.write(table)
+                        self._write(table)
                     self._count_delivered(deliver.name, delivered)
 
     def add(self, done: Done) -> None:
@@ -138,7 +153,7 @@ class EpochWork:
         for verdict in done.flow.verdicts:
             self.tally.judge(verdict.relation, verdict.rule, verdict.action, verdict.judged, verdict.failed)
         for table in done.letters:
-            self.letters.write(table)
+            self._write(table)
         if taken.decoded.unknown:
             self.tools.unknown.setdefault(source, set()).update(taken.decoded.unknown)
 
@@ -193,15 +208,17 @@ class EpochWork:
         reach("state.write")
         fetch = fetcher(self.tools, extra.in_hand)
         for table in letters_of(result.refused, fetch):
-            self.letters.write(table)
+            self._write(extra.again(table))
         self._count_stage(result)
         sink_letters = self._deliver_changes(result.edges, fetch)
         for table in sink_letters:
-            self.letters.write(table)
+            self._write(extra.again(table))
         if last:
             self._judge_batches()
             self._overwrite()
         reach("letters.write")
+        if extra.settle is not None:
+            extra = replace(extra, transitions=extra.settle())
         letter_files = tuple(self.letters.close())
         observe("preparing")
         tokens = self._prepare(last)
@@ -299,7 +316,7 @@ class EpochWork:
             paths=self.tally.paths(self.tools.plan, self.reads, self.only),
             verdicts=self.tally.verdicts(),
             letters=letters,
-            transitions=extra.transitions,
+            transitions=(*extra.transitions, *self._accepted(ranges)),
             state=state,
             tokens=tokens,
             contracts=self.tools.contract_digests,
@@ -336,10 +353,16 @@ def abandon(tools: Tools, number: int, work: EpochWork | None) -> None:
 
 @dataclass(frozen=True)
 class Extra:
-    """What a replay adds to its epoch: the letters' transitions and the records it holds in hand."""
+    """What a replay adds to its epoch: the letters' transitions and the records it holds in hand.
+
+    `again` keeps back refusals that are letters already, and returns the others. `settle` gives the transitions when
+    everything that can refuse has spoken.
+    """
 
     transitions: tuple[Transition, ...] = ()
     in_hand: Any = None
+    again: Callable[[pa.Table], pa.Table] = lambda table: table
+    settle: Callable[[], tuple[Transition, ...]] | None = None
 
 
 def _slices(rows: Any) -> Generator[pa.Table, None, None]:

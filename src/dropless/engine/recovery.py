@@ -103,7 +103,10 @@ def resumed_options(options: Options, run: Run | None, ledger: Ledger) -> Option
     full = bool(run.details.get("full")) and not begun
     from_now = options.from_now or bool(run.details.get("from_now"))
     source = run.details.get("source")
-    return replace(options, kind=run.kind, full=full, selection=selection, source=source, from_now=from_now)
+    rereads = bool(run.details.get("full"))
+    return replace(
+        options, kind=run.kind, full=full, rereads=rereads, selection=selection, source=source, from_now=from_now
+    )
 
 
 def unfinished(project: Project, run: Run) -> DefinitionError:

@@ -41,6 +41,8 @@ class Options:
     take_over: bool = False
     full: bool = False
     from_now: bool = False
+    rereads: bool = False
+    """True for a full backfill that is resumed after its first epoch."""
     selection: Selection = field(default_factory=Selection)
     source: str | None = None
     workers: int = 0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dropless.connect.api import Sink, Source, Split
 from dropless.engine import session
+from dropless.engine.again import Again
 from dropless.engine.project import Project, contract_texts
 from dropless.engine.retry import Tell
 from dropless.engine.rowwise import Lane
@@ -22,6 +23,7 @@ from dropless.engine.state import StateStore
 from dropless.engine.stateful import Stage
 from dropless.engine.tables import Tables
 from dropless.engine.workers import Pool, Setup, worker_count
+from dropless.ledger.letters import Letters
 from dropless.ledger.records import Run
 from dropless.ledger.store import Ledger
 from dropless.plan.ir import Plan, Scan
@@ -107,6 +109,8 @@ def open_tools(
     share = max(32, settings.memory_mib // 8)
     known = ledger.split_facts(project.name).values()
     setup = Setup(sources, project.contracts, {f.number: f.source for f in known}, started, memory_mib=share)
+    if options.kind == "backfill" and (options.full or options.rereads):
+        setup.again = Again.of(Letters(ledger, project.name))
     names = {f.number: f.split for f in known}
     # State, tables and lane are the coordinator's alone: one database with a transaction of its own for each.
     con = session.connect(threads=1, memory_mib=share * 3, folder=scratch)

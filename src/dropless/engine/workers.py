@@ -16,6 +16,7 @@ import pyarrow as pa
 from dropless.connect.api import AT, OP, POSITION_BITS, Chunk, Sink, Source
 from dropless.contract.model import Contract
 from dropless.engine import session
+from dropless.engine.again import Again
 from dropless.engine.failpoint import reach
 from dropless.engine.given import Given
 from dropless.engine.intake import Intake, Taken
@@ -65,6 +66,12 @@ class Worker:
             self._intakes[source] = Intake(source, decoder, self._setup.contracts[source], self.con)
         return self._intakes[source]
 
+    def take(self, source: str, chunk: Chunk, number: int) -> Taken:
+        """The chunk's records, decoded and judged; those that are read again, as they are to be taken now."""
+        intake = self.intake(source)
+        taken = intake.take(chunk, number)
+        return taken if self._setup.again is None else self._setup.again.revise(taken, intake)
+
     def close(self) -> None:
         self.con.close()
 
@@ -78,6 +85,8 @@ class Setup:
     split_sources: dict[int, str]
     run_started: Any
     memory_mib: int
+    again: Again | None = None
+    """Of a full backfill: what became of the positions it reads again."""
 
 
 class Pool:
@@ -185,7 +194,7 @@ class Edges:
             if operator.mode == "upsert" and OP not in bare.column_names:
                 bare = bare.append_column(OP, pa.repeat(pa.scalar(1, pa.int8()), bare.num_rows))
             sink.write(epoch, bare, lane)
-            if operator.mode == "append":
+            if operator.mode == "append" and not sink.tells_epochs:
                 self.given.add(operator.sink, bare, visible)
         return delivered
 
@@ -200,7 +209,7 @@ class Edges:
 def process(worker: Worker, chunk: Chunk, scan: Scan, number: int, epoch: int, edges: Edges) -> Done:
     """Everything that happens to one chunk: decode, judge, transform, write."""
     reach("decode", scan.source)
-    taken = worker.intake(scan.source).take(chunk, number)
+    taken = worker.take(scan.source, chunk, number)
     reach("transform", scan.source)
     flow = worker.lane.push(scan.name, taken.rows)
     done = Done(scan.source, number, taken, flow, letters=list(taken.letters))

@@ -40,7 +40,7 @@ class LetterFilter:
 @dataclass(frozen=True)
 class FileFacts:
     """One file of letters. `superseded`: a full backfill came after it, so of its letters only those count that are
-    discarded or that something has touched since."""
+    discarded, that were replayed with edited bytes, or that something has touched since."""
 
     id: int
     path: str
@@ -129,7 +129,10 @@ class Catalog:
         """A fresh mask of the file's letters that count."""
         if not file.superseded:
             return np.ones(file.count, dtype=bool)
-        mask: np.ndarray = self.states(file.id) == states.CODE["discarded"]
+        now = self.states(file.id)
+        mask: np.ndarray = now == states.CODE["discarded"]
+        for row in self.edits(file.id):  # Edited bytes are taken whenever the position is read again.
+            mask[row] |= now[row] == states.CODE["replayed"]
         values = {"pipeline": self._pipeline, "file": file.id}
         touched = self._database.rows(
             "SELECT t.rows FROM transitions t JOIN epochs e ON e.id = t.epoch"
