@@ -84,7 +84,8 @@ class EpochWork:
         """Sinks whose target is the sum, or the last, of what they were given; not partitions, nor rows by key."""
         modes = {d.sink: d.mode for d in self._delivers()}
         sinks = self.tools.sinks
-        return {n for n, m in modes.items() if m == "append" or (m == "overwrite" and not sinks[n].partition_by)}
+        whole = {n for n, m in modes.items() if m == "append" or (m == "overwrite" and not sinks[n].partition_by)}
+        return {n for n in whole if not sinks[n].tells_epochs}
 
     def _delivers(self) -> list[Deliver]:
         return [o for o in self.tools.plan.operators.values() if isinstance(o, Deliver)]
@@ -281,7 +282,7 @@ class EpochWork:
                 for part in parts:
                     if part.num_rows:
                         sink.write(self.number, part.select(visible), 0)
-                        if touched is None:
+                        if touched is None and not sink.tells_epochs:
                             self.edges.given.add(name, part, visible)
                         rows += part.num_rows
             self.tally.add(deliver.name, "deliver", rows, rows, rows, {}, {})
