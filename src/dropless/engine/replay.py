@@ -7,7 +7,7 @@ that every record of it takes the same way and the balance is that of an ordinar
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from dropless.engine.project import Project
 from dropless.engine.publish import Publisher
 from dropless.engine.refusals import letters_of
 from dropless.engine.report import RunReport
+from dropless.engine.retrieve import InHand
 from dropless.engine.run import Options, remember_versions
 from dropless.engine.stateless import approach, downstream, enter
 from dropless.engine.tools import Tools, open_tools
@@ -38,7 +39,7 @@ from dropless.plan.ir import Plan, Scan
 SOURCE = "source"
 """The group of letters that were refused before any operator: by the decoder or the contract."""
 SOURCE_STAGES = ("decode", "contract")
-SLICE = 65_536
+SLICE = 16_384
 """Letters decoded at once by one worker."""
 
 
@@ -76,14 +77,14 @@ class Group:
     which: np.ndarray
     """Indices into the claim's rows."""
 
-    @property
-    def table(self) -> pa.Table:
-        return self.claim.table.take(pa.array(self.which))
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column of these letters. What is large is taken job by job, never for all at once (L11)."""
+        column = self.claim.table.column(name)
+        return column if len(self.which) == len(column) else column.take(pa.array(self.which))
 
     def places(self) -> np.ndarray:
-        table = self.table
-        numbers = table.column("number").to_numpy().astype(np.int64)
-        found: np.ndarray = (numbers << POSITION_BITS) + table.column("position").to_numpy()
+        numbers = self.column("number").to_numpy().astype(np.int64)
+        found: np.ndarray = (numbers << POSITION_BITS) + self.column("position").to_numpy()
         return found
 
 
@@ -279,7 +280,7 @@ class Player:
         if hits:
             found = [again[places[i]] for i in hits]
             kept = group.operator != SOURCE
-            stages = group.table.column("stage").to_pylist() if kept else []
+            stages = group.column("stage").to_pylist() if kept else []
             work.letters.amend(
                 pa.table(
                     {
@@ -300,36 +301,67 @@ class Player:
         return Extra(tuple(transitions), in_hand=in_hand(group))
 
 
-def in_hand(group: Group) -> dict[int, tuple[str, str, int, Record]]:
+def in_hand(group: Group) -> InHand:
     """Records of the letters by place, for letters that stateful operators make of them."""
-    found = {}
-    for job in jobs(group):
-        for record in job.records:
-            found[(job.number << POSITION_BITS) | record.position] = (job.source, job.split, job.number, record)
-    return found
+    return _Letters(group)
+
+
+class _Letters(Mapping[int, tuple[str, str, int, Record]]):
+    """Looked up one by one where they lie: most replays ask for none."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._places = group.places()
+        self._order = np.argsort(self._places, kind="stable")
+
+    def __getitem__(self, place: int) -> tuple[str, str, int, Record]:
+        at = int(np.searchsorted(self._places, place, sorter=self._order))
+        if at == len(self._places) or self._places[self._order[at]] != place:
+            raise KeyError(place)
+        row = self._group.claim.table.slice(int(self._group.which[self._order[at]]), 1).to_pylist()[0]
+        return row["source"], row["split"], row["number"], _record(row)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._places.tolist())
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 def jobs(group: Group) -> Iterator[Job]:
     """Cuts letters into work that decodes together: one source, split and context each; joined rows one by one."""
-    table = group.table
-    joined = table.column("more_places").is_valid().to_pylist()
-    keys = list(zip(*(table.column(c).to_pylist() for c in ("source", "split", "number", "context")), strict=True))
-    order: dict[Any, list[int]] = {}
-    for i, key in enumerate(keys):
-        if not joined[i]:
-            order.setdefault(key, []).append(i)
-    for (source, split, number, context), rows in order.items():
-        for begin in range(0, len(rows), SLICE):
-            take = pa.array(rows[begin : begin + SLICE])
-            raw, positions = table.column("raw").take(take).to_pylist(), table.column("position").take(take).to_pylist()
-            records = [Record(p, r, context or b"") for p, r in zip(positions, raw, strict=True)]
-            yield Job(source, split, number, group.operator, records)
-    yield from _joined(table, [i for i, j in enumerate(joined) if j], group.operator)
+    table = group.claim.table
+    joined = group.column("more_places").is_valid().to_numpy()
+    for rows in _alike([group.column(c) for c in ("source", "split", "number", "context")], ~joined):
+        which = group.which[rows]
+        first = table.slice(int(which[0]), 1).to_pylist()[0]
+        for begin in range(0, len(which), SLICE):
+            part = table.select(["position", "raw"]).take(pa.array(which[begin : begin + SLICE]))
+            pairs = zip(part.column("position").to_pylist(), part.column("raw").to_pylist(), strict=True)
+            records = [Record(p, r, first["context"] or b"") for p, r in pairs]
+            yield Job(first["source"], first["split"], first["number"], group.operator, records)
+    yield from _joined(table, group.which[joined].tolist(), group.operator)
+
+
+def _alike(columns: Sequence[pa.ChunkedArray], wanted: np.ndarray) -> Iterator[np.ndarray]:
+    """The wanted rows that agree in all columns, ascending; those first whose first row comes first."""
+    rows = np.flatnonzero(wanted)
+    codes = np.zeros(len(wanted), dtype=np.int64)
+    for column in columns:
+        values = column.combine_chunks().dictionary_encode("encode")
+        indices = values.indices.to_numpy().astype(np.int64)
+        codes = np.unique(codes * max(len(values.dictionary), 1) + indices, return_inverse=True)[1]
+    _, first, inverse = np.unique(codes[rows], return_index=True, return_inverse=True)
+    for group in np.argsort(first):
+        yield rows[inverse == group]
+
+
+def _record(row: Mapping[str, Any]) -> Record:
+    return Record(row["position"], row["raw"], row["context"] or b"")
 
 
 def _joined(table: pa.Table, rows: Iterable[int], operator: str) -> Iterator[Job]:
     for i in rows:
         row = table.slice(i, 1).to_pylist()[0]
-        record = Record(row["position"], row["raw"], row["context"] or b"")
         others = list(zip(row["more_places"], row["more_raw"], row["more_context"], strict=True))
-        yield Job(row["source"], row["split"], row["number"], operator, [record], others)
+        yield Job(row["source"], row["split"], row["number"], operator, [_record(row)], others)
