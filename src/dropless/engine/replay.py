@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dropless.connect.api import POSITION_BITS, Record
 from dropless.engine import keep, recovery, verdicts
@@ -32,7 +33,7 @@ from dropless.engine.stateless import approach, downstream, enter
 from dropless.engine.tools import Tools, open_tools
 from dropless.engine.workers import Done, Worker
 from dropless.ledger.letters import ClaimedFile, LetterFilter, Letters
-from dropless.ledger.records import Run
+from dropless.ledger.records import Run, Transition
 from dropless.ledger.store import Ledger
 from dropless.plan.ir import Plan, Scan
 
@@ -233,7 +234,11 @@ class Player:
         work = EpochWork(self.project, self.tools, number, self.run, only=only, fresh=not self.by_stage, resumed=True)
         try:
             again = self._compute(work, group)
-            extra = self._outcome(work, group, again)
+            extra = Extra(
+                in_hand=in_hand(group),
+                again=lambda table: keep_back(table, group.operator, again),
+                settle=lambda: self._outcome(work, group, again),
+            )
             outcome = work.finish(None, last=True, observe=lambda _: None, extra=extra)
             assert outcome is not None
             self.ledger.commit(self.generation, self.project.name, outcome.epoch)  # L2, L8
@@ -250,10 +255,7 @@ class Player:
         again: Again = {}
         for done in self.tools.pool.map(jobs(group), lambda worker, job: self._one(worker, job, work)):
             for table in done.own_letters:
-                numbers = table.column("number").to_numpy().astype(np.int64)
-                places = ((numbers << POSITION_BITS) + table.column("position").to_numpy()).tolist()
-                columns = (table.column(c).to_pylist() for c in ("rules", "reason", "stage", "operator"))
-                again.update(zip(places, zip(*columns, strict=True), strict=True))
+                note(table, again)
             work.add(done)
         return again
 
@@ -266,7 +268,7 @@ class Player:
         work.edges.accept(worker, work.number, done.flow, done, done.taken.lookup, own=own)
         return done
 
-    def _outcome(self, work: EpochWork, group: Group, again: Again) -> Extra:
+    def _outcome(self, work: EpochWork, group: Group, again: Again) -> tuple[Transition, ...]:
         """What becomes of each letter, as transitions, and the present reasons of those that stay open."""
         places = group.places().tolist()
         refused = np.array([p in again for p in places], dtype=bool)
@@ -298,7 +300,23 @@ class Player:
         counts["refused_again"] += len(hits)
         self.replayed += len(places) - len(hits)
         self.refused += len(hits)
-        return Extra(tuple(transitions), in_hand=in_hand(group))
+        return tuple(transitions)
+
+
+def note(letters: pa.Table, again: Again) -> None:
+    """These refusals are of letters that are there already."""
+    numbers = letters.column("number").to_numpy().astype(np.int64)
+    places = ((numbers << POSITION_BITS) + letters.column("position").to_numpy()).tolist()
+    columns = (letters.column(c).to_pylist() for c in ("rules", "reason", "stage", "operator"))
+    again.update(zip(places, zip(*columns, strict=True), strict=True))
+
+
+def keep_back(letters: pa.Table, operator: str, again: Again) -> pa.Table:
+    """Of refusals that came after the lane, those of the replayed stage are noted (L7: no second letter); the rest."""
+    column, own = ("stage", list(SOURCE_STAGES)) if operator == SOURCE else ("operator", [operator])
+    mine = pc.is_in(letters.column(column), pa.array(own, letters.column(column).type))
+    note(letters.filter(mine), again)
+    return letters.filter(pc.invert(mine))
 
 
 def in_hand(group: Group) -> InHand:
