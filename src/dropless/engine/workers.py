@@ -94,7 +94,7 @@ class Pool:
 
     def __init__(self, count: int, plan: Plan, tables: Mapping[str, pa.Table], setup: Setup) -> None:
         self.count = count
-        self._make = lambda index: Worker(index, plan, tables, setup)
+        self._make: Callable[[int], Worker] = lambda index: Worker(index, plan, tables, setup)
         self._idle: SimpleQueue[Worker] = SimpleQueue()
         self._workers: list[Worker] = []
         self._lock = Lock()
