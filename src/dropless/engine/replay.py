@@ -142,8 +142,8 @@ def replay(project: Project, chosen: LetterFilter, options: Options = Options(ki
         tools.load_tables(ledger, run, pinned=False)
         player = Player(project, ledger, generation, tools, run, publisher)
         for claim in letters.claim(generation, run, chosen):
-            for group in groups(claim, set(tools.plan.operators)):
-                player.play(group)
+            player.play_all(claim)
+            del claim  # The next file is not read before this one is gone (L11).
         closed = verdicts.close(project, ledger, generation, run)
         if closed.status == "stopped":
             publisher.discard()
@@ -199,15 +199,12 @@ def _others(worker: Worker, job: Job, scans: Mapping[str, Scan], split_of: Split
 
 def groups(claim: ClaimedFile, known: set[str]) -> Iterator[Group]:
     """Cuts claimed letters by the operator that refused them. Letters of an operator that is no more are left alone."""
-    stages = claim.table.column("stage").to_pylist()
-    operators = claim.table.column("operator").to_pylist()
-    found: dict[str, list[int]] = {}
-    for i, (stage, operator) in enumerate(zip(stages, operators, strict=True)):
-        name = SOURCE if stage in SOURCE_STAGES else operator
+    at_source = pc.is_in(claim.table.column("stage"), pa.array(SOURCE_STAGES))
+    names = pc.if_else(at_source, SOURCE, claim.table.column("operator")).combine_chunks().dictionary_encode()
+    indices = names.indices.to_numpy()
+    for code, name in enumerate(names.dictionary.to_pylist()):
         if name == SOURCE or name in known:
-            found.setdefault(name, []).append(i)
-    for name, which in found.items():
-        yield Group(claim, name, np.array(which))
+            yield Group(claim, name, np.flatnonzero(indices == code))
 
 
 class Player:
@@ -225,6 +222,11 @@ class Player:
         self.replayed = 0
         self.refused = 0
         self.by_stage: dict[str, dict[str, int]] = {}
+
+    def play_all(self, claim: ClaimedFile) -> None:
+        """Replays the claimed letters of one file."""
+        for group in groups(claim, set(self.tools.plan.operators)):
+            self.play(group)
 
     def play(self, group: Group) -> None:
         """Replays the letters of one group as one epoch."""
@@ -354,11 +356,17 @@ def jobs(group: Group) -> Iterator[Job]:
         which = group.which[rows]
         first = table.slice(int(which[0]), 1).to_pylist()[0]
         for begin in range(0, len(which), SLICE):
-            part = table.select(["position", "raw"]).take(pa.array(which[begin : begin + SLICE]))
+            part = _taken(table.select(["position", "raw"]), which[begin : begin + SLICE])
             pairs = zip(part.column("position").to_pylist(), part.column("raw").to_pylist(), strict=True)
             records = [Record(p, r, first["context"] or b"") for p, r in pairs]
             yield Job(first["source"], first["split"], first["number"], group.operator, records)
     yield from _joined(table, group.which[joined].tolist(), group.operator)
+
+
+def _taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """These rows, ascending. Only what lies between them is looked at: `take` copies whole columns."""
+    near = table.slice(int(rows[0]), int(rows[-1] - rows[0]) + 1)
+    return near if near.num_rows == len(rows) else near.take(pa.array(rows - rows[0]))
 
 
 def _alike(columns: Sequence[pa.ChunkedArray], wanted: np.ndarray) -> Iterator[np.ndarray]:
