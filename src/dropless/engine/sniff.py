@@ -28,6 +28,9 @@ DELIMITERS = ",;\t|"
 NO_VALUE = ("NA", "N/A", "NULL", "null", "None", "\\N", "nan", "NaN", "#N/A")
 """Words that stand for a missing value where everything else in a column is a number or a date."""
 
+_VALUE = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|\d{4}-\d\d-\d\d([T ].*)?|\d\d?[/.]\d\d?[/.]\d{2,4}.*")
+"""Numbers, dates and times: what no column is named."""
+
 
 @dataclass(frozen=True)
 class Format:
@@ -132,9 +135,7 @@ def _delimiter(lines: Sequence[str]) -> str:
 
 def _is_header(cells: Sequence[str]) -> bool:
     """Names are there, differ, and are no numbers or dates."""
-    from dropless.connectors.files.sample import spelled
-
-    return all(cells) and len(set(cells)) == len(cells) and all(spelled(c) in ("VARCHAR", "BOOLEAN") for c in cells)
+    return all(cells) and len(set(cells)) == len(cells) and not any(_VALUE.fullmatch(c.strip()) for c in cells)
 
 
 # ---------------------------------------------------------------- which files are one relation
