@@ -17,14 +17,22 @@ def define(folder: Path, definition: dict[str, Any], contract: dict[str, str] | 
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(definition, sort_keys=False), encoding="utf-8")
     if contract is not None:
         properties = [
-            {"name": name, "physicalType": kind.rstrip("!"), "required": kind.endswith("!")}
-            for name, kind in contract.items()
+            {**_property(name, kind.rstrip("!")), "required": kind.endswith("!")} for name, kind in contract.items()
         ]
         document = {
             "apiVersion": "v3.0.2", "kind": "DataContract", "id": "c", "version": "1.0.0", "status": "active",
             "schema": [{"name": "rows", "properties": properties}],
         }  # fmt: skip
         (folder / "contract.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+
+
+def _property(name: str, kind: str) -> dict[str, Any]:
+    if kind.endswith("[]"):
+        return {"name": name, "logicalType": "array", "items": _property("item", kind.removesuffix("[]"))}
+    if kind.startswith("STRUCT("):
+        parts = [part.split(" ", 1) for part in kind[len("STRUCT(") : -1].split(", ")]
+        return {"name": name, "logicalType": "object", "properties": [_property(*part) for part in parts]}
+    return {"name": name, "physicalType": kind}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from .broker import Broker
 class Conformance(SourceConformance):
     """A topic of three partitions, one of them empty."""
 
-    settings: ClassVar[dict[str, Any]] = {}
+    settings: dict[str, Any] = {}  # noqa: RUF012
     values: ClassVar[tuple[Any, ...]] = ()
 
     @pytest.fixture(autouse=True)

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from dropless.connect.config import field
+from dropless.connect.config import Secret, field
 from dropless.connectors.kafka.settings import Cluster
 from dropless.errors import ConnectorError, problem
 
-FORMATS = ("json", "csv", "raw")
+FORMATS = ("json", "csv", "raw", "avro", "protobuf")
+REGISTERED = ("avro", "protobuf")
+"""Formats whose records name a schema that a registry has."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,16 @@ class CsvFormat:
     delimiter: str = field("What stands between cells, one ASCII character.", default=",")
     quote: str = field("What a cell may be enclosed in, doubled where it is meant; empty for nothing.", default='"')
     null_values: tuple[str, ...] = field("Cells that are NULL, quoted or not.", default=("",))
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A Confluent-compatible schema registry."""
+
+    url: str = field("Address of the registry.", example="http://registry:8081")
+    username: str | None = field("Name of the user, for HTTP basic authentication.", default=None)
+    password: Secret | None = field("Password of the user.", default=None)
+    ca: str | None = field("File of the authorities to trust (PEM); without it the system's.", default=None)
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,7 @@ class KafkaConfig(Cluster):
         "Keys of the values, or dotted paths to nested ones -> names of the relation.", default_factory=dict
     )
     csv: CsvFormat | None = field("How `format: csv` is read.", default=None)
+    schema_registry: Registry | None = field("Where the schemas of `avro` and `protobuf` are.", default=None)
     metadata: dict[str, str] = field(
         "What is around a value -> the column it becomes: key, timestamp, headers, headers.NAME, topic, partition, "
         "offset.",
@@ -86,6 +99,8 @@ def _wrong(config: KafkaConfig) -> Iterator[str]:
             re.compile(config.pattern)
         except re.error as e:
             yield f"pattern is no regular expression: {e}"
+    if (config.schema_registry is None) == (config.format in REGISTERED):
+        yield f"format {config.format} {'needs' if config.format in REGISTERED else 'has no use for'} a schema_registry"
     if config.csv is not None and config.format != "csv":
         yield f"csv says how CSV is read, but format is {config.format}"
     if config.csv is not None:

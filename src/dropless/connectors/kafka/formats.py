@@ -33,13 +33,23 @@ class ValueDecoder(ABC):
         """Every value once, as a row or as broken. Raises only for an outage of something it depends on (L13)."""
 
 
-def value_decoder(config: KafkaConfig, fields: tuple[Field, ...], drift: str, source: str) -> ValueDecoder:
+def value_decoder(
+    config: KafkaConfig, fields: tuple[Field, ...], drift: str, source: str, registry: Any
+) -> ValueDecoder:
     """The decoder of the configured format for the fields that are not metadata."""
     if config.format == "json":
         return JsonValues(config, fields, drift)
     if config.format == "csv":
         return CsvValues(config.csv or CsvFormat(), fields, drift)
-    return RawValues(fields, source)
+    if config.format == "raw":
+        return RawValues(fields, source)
+    if config.format == "avro":
+        from dropless.connectors.kafka.avro import AvroValues
+
+        return AvroValues(config, fields, drift, registry)
+    from dropless.connectors.kafka.protobuf import ProtobufValues
+
+    return ProtobufValues(config, fields, drift, registry)
 
 
 class JsonValues(ValueDecoder):

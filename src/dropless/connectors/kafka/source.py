@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from dropless.connect.api import Decoder, Field, Offset, Record, Source, SourceContext, Split
 from dropless.connectors.files.ndjson_parse import Rename, parse
 from dropless.connectors.files.sample import Columns
-from dropless.connectors.kafka.config import KafkaConfig, refuse_bad_settings, start_time
+from dropless.connectors.kafka.config import REGISTERED, KafkaConfig, refuse_bad_settings, start_time
 from dropless.connectors.kafka.decode import KafkaDecoder
 from dropless.connectors.kafka.formats import value_decoder
 from dropless.connectors.kafka.lookup import Lookup
@@ -45,6 +47,7 @@ class KafkaSource(Source[KafkaConfig]):
         self._topics: Topics | None = None
         self._stream: Stream | None = None
         self._lookup: Lookup | None = None
+        self._registry: Any = None
         self._lock = threading.Lock()
         self._extents: dict[Partition, Extent] = {}
         self._known: frozenset[str] = frozenset()
@@ -87,14 +90,16 @@ class KafkaSource(Source[KafkaConfig]):
     def _sampled_fields(self) -> tuple[Field, ...]:
         columns = Columns(mixed="JSON")
         rename = Rename(self.config.rename, ())
-        for text in self._sample() if self.config.format == "json" else ():
+        for text in sampled(self.config, self._sample, self.registry()):
             value, wrong = parse(text, exact=False)
             if wrong is None and type(value) is dict:
                 for key, part in rename.apply(value).items():
                     columns.value(key, part)
         found = columns.fields()
         if not found:
-            why = "has no messages to find them out from" if self.config.format == "json" else "nothing names its cells"
+            why = (
+                "nothing names its cells" if self.config.format == "csv" else "it has no messages to find them out from"
+            )
             said = f"the columns of {self.who} are not known: {why}"
             raise ConnectorError(problem("source.no_columns", said, hint="give it a contract"))
         return found
@@ -116,7 +121,7 @@ class KafkaSource(Source[KafkaConfig]):
         fields = self.fields()
         around = set(self.config.metadata.values())
         inner = tuple(f for f in fields if f.name not in around)
-        values = value_decoder(self.config, inner, self.context.drift, self.context.name)
+        values = value_decoder(self.config, inner, self.context.drift, self.context.name, self.registry())
         return KafkaDecoder(self.config, fields, values)
 
     def fields(self) -> tuple[Field, ...]:
@@ -124,6 +129,18 @@ class KafkaSource(Source[KafkaConfig]):
         if self.context.fields is None:
             self.context = replace(self.context, fields=self.discover())
         return self.context.fields or ()
+
+    def registry(self) -> Any:
+        """The schema registry's client, shared by all threads; None where the format needs none."""
+        if self.config.schema_registry is None:
+            return None
+        with self._lock:
+            if self._registry is None:
+                from dropless.connectors.kafka.registry import RegistryClient
+
+                settings = self.config.schema_registry
+                self._registry = RegistryClient(settings, self.who, self.context.folder, self.config.timeout)
+        return self._registry
 
     # ------------------------------------------------------------ splits
 
@@ -257,6 +274,20 @@ class KafkaSource(Source[KafkaConfig]):
 
     def lag(self) -> int | None:
         return sum(max(extent.end - self._committed.get(p, extent.first), 0) for p, extent in self._extents.items())
+
+
+def sampled(config: KafkaConfig, sample: Callable[[], list[bytes]], registry: Any) -> Iterator[bytes]:
+    """Values of the sample as JSON; those that are none are left out."""
+    if config.format == "json":
+        yield from sample()
+    elif config.format in REGISTERED:
+        from dropless.connectors.kafka.transcode import BadValue, TranscodedValues
+
+        decoder = value_decoder(config, (), "ignore", "", registry)
+        assert isinstance(decoder, TranscodedValues)
+        for value in sample():
+            with suppress(BadValue):
+                yield decoder.text(value)
 
 
 def raise_unless_known(source: KafkaSource, partition: Partition, extent: Extent, at: int) -> None:

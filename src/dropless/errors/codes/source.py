@@ -51,4 +51,8 @@ What the old topic delivered stays, nothing of the new one is read. To take the 
     "source.offsets_too_large": """A Kafka partition has reached an offset that a record's place cannot hold, 2 to
 the 40.
 Few clusters ever get there. Move on to a topic with more partitions.""",
+    "source.schema_registry": """The schema registry refused what the source asked of it: it does not know the address,
+the user or the way of asking.
+A record whose own schema is unknown is a dead letter; this is a registry that gives no schema at all. Correct
+`schema_registry`, or what its user may read.""",
 }
