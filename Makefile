@@ -7,7 +7,7 @@ INSTALL = if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --compile-byte
 	else $(BIN)/python -m pip install --quiet $(1); fi
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint accept bench bench-full clean reference
+.PHONY: help quickstart test lint accept bench bench-full clean reference prove-loss
 
 help:  ## Print this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,10 @@ bench: .venv/.ready  ## Run small benchmarks beside hand-written scripts, a few 
 
 bench-full: .venv/.ready  ## Run all benchmarks at the sizes of bench/README.md, about 20 minutes on 2 quiet cores.
 	$(BIN)/python -m bench $(BENCH)
+
+LOSSES ?= 1000
+prove-loss: .venv/.ready  ## Plant LOSSES rows lost, doubled or altered and verify as many clean histories, about an hour.
+	cd tests && ../$(BIN)/python -m verify.loss --trials $(LOSSES)
 
 clean:  ## Remove the environment and caches.
 	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache examples/*/build
