@@ -201,3 +201,28 @@ def test_the_command_prints_json_and_its_exit_codes(shop: Shop) -> None:
     shown = dropless(shop.folder, "verify")
     assert shown.returncode == 0, shown.stderr + shown.stdout
     assert "agrees" in shown.stdout
+
+
+def test_rows_that_a_sink_refused_at_last_are_no_false_alarm_and_hold_the_run(tmp_path: Path) -> None:
+    import sqlite3
+
+    from dropless.engine.run import Options, run
+    from dropless.engine.unpark import unpark
+
+    shop = Shop(tmp_path / "shop", ["rows"])
+    shop.add(1, 40)
+    con = sqlite3.connect(shop.folder / "shop.sqlite")
+    con.execute("CREATE TABLE kept (id, day, country, amount, points CHECK (points <> 5), name)")
+    con.close()
+    assert run(shop.project(), Options()).problems
+    with pytest.raises(DefinitionError) as caught:
+        undo(shop.project(), 1)
+    assert caught.value.code == "undo.refused"
+    unpark(shop.project(), "rows")
+    for against in ("source", "ledger"):
+        report = shop.verify(against=against)
+        assert report.status == "agrees", report.to_json()
+    with pytest.raises(DefinitionError) as caught:
+        undo(shop.project(), 1)
+    assert caught.value.code == "undo.refused"
+    assert "dead letters" in str(caught.value)

@@ -115,7 +115,7 @@ class _Undo:
 
     def changes(self) -> dict[str, amend.Change]:
         """What every sink is given. Raises DefinitionError with everything that stands against it."""
-        problems = [*self._backfilled(), *self._parked(), *self._state_gone()]
+        problems = [*self._backfilled(), *self._separated(), *self._parked(), *self._state_gone()]
         if problems:
             raise DefinitionError(*problems)
         by_name, computed = self._kinds()
@@ -141,6 +141,18 @@ class _Undo:
         if self.resets:
             message = f"run {self.run} was a full backfill, which has replaced what the targets held before"
             yield Problem("undo.refused", message, hint="correct the sources or the definition, and backfill again")
+
+    def _separated(self) -> Iterator[Problem]:
+        """Rows that a sink refused at last are letters of a later epoch, which would be left without their records."""
+        later = self.ledger.runs(self.project.name, limit=max(self._runs_since(), 1))
+        for run in later:
+            if run.kind == "repair" and run.details.get("unpark") and run.details.get("epoch") in self.epochs:
+                message = f"run {run.id} has turned rows of epoch {run.details['epoch']} into dead letters"
+                yield Problem("undo.refused", message, hint="replay or discard them, and correct what is wrong forward")
+
+    def _runs_since(self) -> int:
+        latest = self.ledger.runs(self.project.name, limit=1)
+        return latest[0].id - self.run if latest else 0
 
     def _parked(self) -> Iterator[Problem]:
         for parked in self.ledger.parked(self.project.name):
