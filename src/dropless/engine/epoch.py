@@ -67,7 +67,7 @@ class EpochWork:
         self._resumed = resumed
         self.letters = LetterWriter(tools.folder, number)
         self._refused: set[tuple[int, str]] = set()
-        self.edges = Edges(tools.plan, tools.sinks, tools.stage.feed, tools.setup.split_sources)
+        self.edges = Edges(tools.plan, tools.sinks, tools.stage.feed, tools.setup.split_sources, tools.stage.settled)
         self._collected = {d.sink: d.inputs[0] for d in self._delivers() if self._collect(d) is not None}
         for name, sink in tools.sinks.items():
             if name not in self._collected:

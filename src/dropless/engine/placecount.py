@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ class PlaceCounter:
         self._plan = plan
         self._sources = sources
         self._upstream: dict[str, tuple[str, ...]] = {}
+        self.settled: Callable[[str], np.ndarray] | None = None
 
     def upstream(self, name: str) -> tuple[str, ...]:
         """The sources whose records can reach `name`."""
@@ -48,8 +49,9 @@ class PlaceCounter:
         sources = self.upstream(origin)
         if len(sources) == 1 and not operator.fans_out and operator.places == 1:
             return {sources[0]: {"in": ins.num_rows, "out": outs.num_rows, **{f: n for f, n in fates.items() if n}}}
-        came, went = self._by_source(ins), self._by_source(outs)
-        stopped = self._by_source(refused) if refused is not None else {}
+        settled = self.settled(operator.name) if self.settled is not None else _NONE
+        came, went = self._by_source(ins, settled), self._by_source(outs, settled)
+        stopped = self._by_source(refused, settled) if refused is not None else {}
         other = next((f for f in fates if f != "quarantined"), "filtered")
         found: dict[str, dict[str, int]] = {}
         for source, all_in in came.items():
@@ -60,10 +62,12 @@ class PlaceCounter:
             found[source] = {k: n for k, n in counts.items() if n or k in ("in", "out")}
         return found
 
-    def _by_source(self, rows: pa.Table) -> dict[str, np.ndarray]:
-        """source -> the distinct places of its records among `rows`."""
+    def _by_source(self, rows: pa.Table, settled: np.ndarray) -> dict[str, np.ndarray]:
+        """source -> the distinct places of its records among `rows`, other than the settled ones."""
         columns = [rows.column(n).drop_null().to_numpy() for n in places_of(rows)]
         places = ascending(np.concatenate(columns)) if columns else _NONE
+        if len(settled):
+            places = places[~np.isin(places, settled)]
         if not len(places):
             return {}
         numbers = places >> POSITION_BITS

@@ -6,9 +6,10 @@ has a fate, or is refused; this is asserted for each table (L6).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from dropless.engine.apply import ApplyStep
@@ -51,6 +52,10 @@ class Lane:
         self._until: str | None = None
         self._order = {name: i for i, name in enumerate(plan.operators)}
         self._takers = {name: plan.consumers(name) for name in plan.operators}
+
+    def settled(self, above: Callable[[str], np.ndarray]) -> None:
+        """`above` names the places that count no more at an operator, because their fate was told earlier (L6)."""
+        self._counter.settled = above
 
     def push(
         self, operator: str, rows: pa.Table, restrict: frozenset[str] | None = None, until: str | None = None

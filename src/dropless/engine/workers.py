@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from dropless.connect.api import AT, OP, POSITION_BITS, Chunk, Sink, Source
@@ -153,7 +154,9 @@ class Edges:
         sinks: Mapping[str, Sink[Any]],
         feed: Callable[[str, int, pa.Table], None],
         sources: Mapping[int, str],
+        settled: Callable[[str], np.ndarray],
     ) -> None:
+        self._settled = settled
         self._plan = plan
         self._sinks = sinks
         self._feed = feed
@@ -187,7 +190,7 @@ class Edges:
         if refusals:
             keep, refused = refuse_for_sink(rows, refusals, operator)
             delivered.letters = letters_of([refused], fetch)
-            delivered.refused = self._lost(rows.take(keep), refused)
+            delivered.refused = self._lost(rows.take(keep), refused, operator)
             delivered.passed = len(keep)
             bare = bare.take(keep)
         if bare.num_rows:
@@ -198,11 +201,12 @@ class Edges:
                 self.given.add(operator.sink, bare, visible)
         return delivered
 
-    def _lost(self, kept: pa.Table, refused: Refused) -> dict[str, int]:
-        """Source records of which no row was kept, by source."""
+    def _lost(self, kept: pa.Table, refused: Refused, operator: Deliver) -> dict[str, int]:
+        """Source records of which no row was kept, by source; not those whose fate was told in an earlier epoch."""
         if AT not in kept.column_names:
             return {}
         gone = set(refused.places.column(AT).to_pylist()) - set(kept.column(AT).to_pylist())
+        gone -= set(self._settled(operator.name).tolist())
         return dict(Counter(self._sources[p >> POSITION_BITS] for p in gone if p is not None))
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 O = TypeVar("O", bound=Operator)  # noqa: E741
 
 WEIGHT_COLUMN = "__w"
+NOWHERE = np.empty(0, dtype=np.int64)
 SPLITS = '"__splits"'
 """Working table (number, source, split): what orders places (L9)."""
 
@@ -76,14 +77,23 @@ class Places:
     def __init__(self, sources: Mapping[int, str], splits: Mapping[int, str]) -> None:
         self.sources = sources
         self.splits = splits
+        self.settled: dict[str, np.ndarray] = {}
+        """Join -> places of records whose fate an earlier epoch told, and that are only joined once more now."""
 
-    def by_source(self, rows: pa.Table, distinct: bool) -> Counter[str]:
+    def settled_above(self, operator: str, plan: Plan) -> np.ndarray:
+        """Places that count no more at an operator: joins before it have given their records on in earlier epochs."""
+        found = [places for join, places in self.settled.items() if join in plan.ancestors(operator)]
+        return np.unique(np.concatenate(found)) if found else NOWHERE
+
+    def by_source(self, rows: pa.Table, distinct: bool, settled: np.ndarray | None = None) -> Counter[str]:
         """How many source records the rows stand for: rows, or distinct places. NULL places stand for none."""
         columns = [c for c in rows.column_names if c.startswith("__at")]
         if not columns or not rows.num_rows:
             return Counter()
         arrays = [rows.column(c).drop_null().to_numpy() for c in columns]
         at = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+        if settled is not None and len(settled):
+            at = at[~np.isin(at, settled)]
         if not len(at):
             return Counter()
         if distinct or len(columns) > 1:
@@ -195,9 +205,12 @@ class Executor(ABC, Generic[O]):
         """Source records that rows of a working table stand for."""
         each = " UNION ALL ".join(f"SELECT {c} AS p FROM {relation} WHERE {where}" for c in columns)
         amount = "count(DISTINCT p)" if distinct or len(columns) > 1 else "count(p)"
-        found = self.con.execute(
-            f"SELECT p >> {POSITION_BITS}, {amount} FROM ({each}) WHERE p IS NOT NULL GROUP BY ALL"
-        ).fetchall()
+        sql = f"SELECT p >> {POSITION_BITS}, {amount} FROM ({each}) WHERE p IS NOT NULL"
+        settled = self.places.settled_above(self.operator.name, self.plan)
+        if not len(settled):
+            return self.places.sum_up(self.con.execute(f"{sql} GROUP BY ALL").fetchall())
+        with registered(self.con, pa.table({"p": settled})) as name:
+            found = self.con.execute(f"{sql} AND p NOT IN (SELECT p FROM {name}) GROUP BY ALL").fetchall()
         return self.places.sum_up(found)
 
     def positional(self, index: int, relation: str, weight: bool = True) -> str:

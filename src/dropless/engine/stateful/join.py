@@ -41,6 +41,7 @@ class JoinExecutor(Executor[Join]):
         places = [f"__at{i}" for i in range(self.operator.places)]
         if self.operator.changes == "append-only":
             counts.record("out", self.records(out, places))
+            self._settle(out, places, touched, before)
         return out
 
     def _came(self, i: int, given: Mapping[str, str]) -> str:
@@ -162,6 +163,16 @@ class JoinExecutor(Executor[Join]):
         union = " UNION ALL ".join(each) or "SELECT NULL::BIGINT AS p, FALSE AS matched"
         sql = f"SELECT p, bool_or(matched) AS matched FROM ({union}) SEMI JOIN {touched} USING (p) GROUP BY p"
         return self.create(f"places-{age}", sql)
+
+    def _settle(self, out: str, places: list[str], touched: str, before: str) -> None:
+        """Records that found a partner in an earlier epoch have told their fate there; rows they are joined to in this
+        epoch are the fate of their partners (L6)."""
+        each = " UNION ".join(f"SELECT {p} AS p FROM {out}" for p in places)
+        fresh = f"SELECT t.p FROM {touched} t LEFT JOIN {before} b USING (p) WHERE b.p IS NULL OR NOT b.matched"
+        found = self.con.sql(f"SELECT p FROM ({each}) ANTI JOIN ({fresh}) USING (p) WHERE p IS NOT NULL")
+        settled = found.to_arrow_table().column("p").to_numpy()
+        if len(settled):
+            self.places.settled[self.operator.name] = settled
 
     def _count_records(self, counts: Counts, touched: str, before: str, after: str) -> None:
         """Source records: one is held while no row of it ever had a partner."""

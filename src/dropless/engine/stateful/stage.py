@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from dropless.engine.flow import Flow, Refused
@@ -87,6 +88,7 @@ class Stage:
         self._lane = lane
         self._places = Places(sources, splits)
         self._limit = buffer_bytes
+        lane.settled(self.settled)
         self._lock = threading.RLock()
         self._local = threading.local()
         self._opened: list[duckdb.DuckDBPyConnection] = []
@@ -101,6 +103,10 @@ class Stage:
         self._counts: dict[str, Counts] = {}
         self._round = 0
 
+    def settled(self, operator: str) -> np.ndarray:
+        """Places of records whose fate was told before this epoch, as far as they can reach the operator (L6)."""
+        return self._places.settled_above(operator, self._plan)
+
     # ------------------------------------------------------------ input
 
     def feed(self, operator: str, index: int, rows: pa.Table) -> None:
@@ -113,7 +119,8 @@ class Stage:
         producer = executor.inputs[index]
         records: Counter[str] = Counter()
         if producer.changes == "append-only" and len(executor.inputs) == 1:
-            records = self._places.by_source(rows, producer.fans_out)
+            settled = self._places.settled_above(operator, self._plan)
+            records = self._places.by_source(rows, producer.fans_out, settled)
         with self._lock:
             counts = self._counts.setdefault(operator, Counts())
             counts.rows_in += rows.num_rows
@@ -151,6 +158,7 @@ class Stage:
         with self._lock:
             self._store.begin()
             self._learn_splits()
+            self._places.settled.clear()
             work = _Epoch(self, restrict)
             for name, executor in self._executors.items():
                 if restrict is None or name in restrict:
