@@ -91,7 +91,7 @@ def test_compacted_records_are_no_loss(broker: Broker, topic: str, tmp_path: Pat
     define(tmp_path, definition(broker, topic))
     broker.send(topic, [{"key": b"k", "value": v} for v in clicks(*range(100))])
     until = time.monotonic() + 30
-    while len(broker.read(topic)) == 100:
+    while sum(record.key == b"k" for record in broker.read(topic)) == 100:
         assert time.monotonic() < until, "the cleaner did not run"
         # A segment is closed, and so can be compacted, when a record comes after it.
         broker.send(topic, [{"key": b"other", "value": clicks(1000)[0]}])

@@ -75,10 +75,11 @@ def unwrapped(who: str) -> Iterator[None]:
     try:
         yield
     except SystemError as e:
-        # Of a fatal error the driver says so while it returns, which Python does not let pass.
-        if isinstance(e.__cause__, driver(who).KafkaException):
+        # Of a fatal error the driver says so while it returns, which Python does not let pass, or loses it on the way.
+        kafka = driver(who)
+        if isinstance(e.__cause__, kafka.KafkaException):
             raise e.__cause__ from None
-        raise
+        raise kafka.KafkaException(kafka.KafkaError(kafka.KafkaError._FATAL, "a fatal error", fatal=True)) from None
 
 
 def family(who: str) -> str:

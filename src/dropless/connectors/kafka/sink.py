@@ -15,7 +15,7 @@ from dropless.connect.staging import Stage, Staged
 from dropless.connectors.files.ndjson_sink import not_finite
 from dropless.connectors.kafka.render import Renderer
 from dropless.connectors.kafka.settings import Cluster, client_settings
-from dropless.connectors.kafka.transactions import MARKER_TOPIC, ProducerFenced, Target, Writer
+from dropless.connectors.kafka.transactions import MARKER_TOPIC, ProducerLost, Target, Writer
 from dropless.errors import ConnectorError, Fenced, problem
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
@@ -138,7 +138,7 @@ class KafkaSink(Sink[KafkaSinkConfig]):
                 try:
                     self._publish(staged, permit)
                     return
-                except ProducerFenced:
+                except ProducerLost:
                     # L5: somebody began a transaction under our name. The marker says whether they are newer than us.
                     self._drop()
                 except ConnectorError:

@@ -33,8 +33,8 @@ _FENCED = {"_FENCED", "INVALID_PRODUCER_EPOCH", "PRODUCER_FENCED", "_INVALID_TXN
            "INVALID_PRODUCER_ID_MAPPING", "UNKNOWN_PRODUCER_ID"}  # fmt: skip
 
 
-class ProducerFenced(Exception):
-    """Somebody else began a transaction under the same id, so that nothing of ours went through."""
+class ProducerLost(Exception):
+    """The producer is of no use any more, mostly since somebody else began under its id: look again, with another."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Writer:
     def write(self, batches: Iterator[pa.RecordBatch], marker: Marker) -> None:
         """The messages and the marker are visible to readers of committed records after this, together (L3, L4).
 
-        Raises ProducerFenced, or ConnectorError; the writer is of no use then, and whether the transaction went through
+        Raises ProducerLost, or ConnectorError; the writer is of no use then, and whether the transaction went through
         is for the next one to find out.
         """
         text, key = self._marker_text(marker), self._target.marker_key
@@ -165,15 +165,15 @@ class Writer:
 
     def _ended(self, error: Any) -> Exception:
         """What the error comes to. Of a transaction that must be aborted nothing is left."""
-        if error.name() in _FENCED or (error.fatal() and "fenced" in error.str()):
-            return ProducerFenced(error.str())
+        if error.name() in _FENCED or error.fatal():
+            return ProducerLost(error.str())
         if error.txn_requires_abort():
             try:
                 with unwrapped(self._target.who):
                     self._producer.abort_transaction(self._target.timeout)
             except self._kafka.KafkaException as e:
                 if e.args[0].name() in _FENCED:
-                    return ProducerFenced(error.str())
+                    return ProducerLost(error.str())
         return self._translated(self._failed or error)
 
     def _translated(self, error: Any) -> ConnectorError:
