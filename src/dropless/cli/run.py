@@ -161,6 +161,8 @@ def _show(report: RunReport, path: str) -> None:
         + click.style(report.status, fg=colour)
         + f" in {report.seconds:.1f} s"
     )
+    for note in report.notes:
+        click.echo(f"note: {note}")
     for reason in report.reasons:
         click.echo(f"  {reason}")
     if not report.facts["paths"] and report.status == "succeeded":

@@ -17,12 +17,31 @@ def backfill(project: Project, options: Options) -> RunReport:
 
     Splits that were never read are read and committed as any run's, so that later runs leave them alone. Where a
     selected split is committed already, its rows are folded into totals and files together with others; then the
-    whole pipeline is computed again from its sources and every target replaced when the new contents are complete.
+    whole pipeline is computed again from its sources and every target replaced when the new contents are complete, and
+    the report says so. A run that was interrupted is ended first, as it began.
     """
     options = replace(options, kind="backfill")
-    if not options.full and committed(project, options.selection, options.source):
-        options = replace(options, full=True, selection=Selection(), source=None)
-    return run(project, options)
+    if options.full:
+        return run(project, options)
+    if interrupted(project):
+        report = run(project, replace(options, kind="run", selection=Selection(), source=None))
+        if report.exit_code:
+            return report
+    again = committed(project, options.selection, options.source)
+    if not again:
+        return run(project, options)
+    named = ", ".join(split for _, split in again[:3]) + (f" and {len(again) - 3} more" if len(again) > 3 else "")
+    note = f"{named}: committed before, with its rows in results with others; everything was computed again"
+    return replace(run(project, replace(options, full=True, selection=Selection(), source=None)), notes=(note,))
+
+
+def interrupted(project: Project) -> bool:
+    """True where a run was begun and not ended."""
+    ledger = Ledger.open(project.spec.folder, create=False)
+    if ledger is None:
+        return False
+    with ledger:
+        return ledger.open_run(project.name) is not None
 
 
 def committed(project: Project, selection: Selection, source: str | None) -> list[tuple[str, str]]:

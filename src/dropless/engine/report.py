@@ -49,6 +49,8 @@ class RunReport:
     facts: Mapping[str, Any]
     unknown_columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    """What a user may wonder about: sentences."""
 
     @property
     def exit_code(self) -> int:
@@ -66,6 +68,7 @@ class RunReport:
             "reasons": list(self.reasons),
             **self.facts,
             "unknown_columns": {k: list(v) for k, v in self.unknown_columns.items()},
+            "notes": list(self.notes),
             "problems": [p.to_json() for p in self.problems],
             "seconds": round(self.seconds, 3),
         }

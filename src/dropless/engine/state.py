@@ -383,14 +383,6 @@ class StateStore:
             selects.append(f"SELECT {', '.join(items)} FROM {have[number][1]}")
         return " UNION ALL ".join(selects)
 
-    def sweep(self, referenced: Iterable[str]) -> None:
-        """Files in the state folder that are not among `referenced` paths are deleted."""
-        keep = {Path(p).name for p in referenced}
-        if self._folder.is_dir():
-            for path in self._folder.iterdir():
-                if path.name not in keep:
-                    path.unlink(missing_ok=True)
-
 
 def same(left: str, right: str, columns: Iterable[str]) -> str:
     """The condition that two rows agree on `columns`, NULL being equal to NULL."""

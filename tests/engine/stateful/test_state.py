@@ -163,15 +163,6 @@ def test_state_of_an_edited_operator_is_refused_by_name(tmp_path: Path) -> None:
     driver.close()
 
 
-def test_sweep_deletes_files_no_epoch_refers_to(tmp_path: Path) -> None:
-    driver, records = Driver(totals(), tmp_path, SPLITS), Records()
-    [file] = driver.run([("events", records.table(EVENTS, [("x", 1)], 1))]).state
-    (driver.folder / "stray.parquet").write_bytes(b"")
-    driver.store.sweep([file.path])
-    assert files(driver) == {Path(file.path).name}
-    driver.close()
-
-
 EXOTIC: dict[str, str] = {
     "HUGEINT": "170141183460469231731687303715884105::HUGEINT",
     "INTERVAL": "INTERVAL '1 month 2 days 3.123456 seconds'",
