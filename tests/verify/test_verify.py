@@ -166,3 +166,23 @@ def test_an_unknown_sink_is_refused(shop: Shop) -> None:
     with pytest.raises(DefinitionError) as caught:
         shop.verify("lake", against="summary")
     assert caught.value.code == "verify.unlike"
+
+
+def test_a_file_that_cannot_be_read_any_more_is_named_and_written_anew(shop: Shop) -> None:
+    path = shop.files("lake")[0]
+    path.write_bytes(path.read_bytes()[:100])
+    (told,) = shop.verify("lake").sinks
+    assert told.status == "differs"
+    assert set(told.counts) == {"missing"}
+    assert any(path.name in note for note in told.notes), told.notes
+    assert shop.verify("lake", repair=True).repaired is not None
+    assert shop.verify("lake").status == "agrees"
+    assert shop.verify("lake", against="ledger").status == "agrees"
+
+
+def test_a_target_to_which_nothing_was_ever_delivered_agrees(tmp_path: Path) -> None:
+    empty = Shop(tmp_path / "shop", ["lake", "cells", "rows", "table"])
+    empty.add(1, 1)  # The one record is filtered.
+    empty.run()
+    assert [s.status for s in empty.verify().sinks] == ["agrees"] * 4
+    assert [s.status for s in empty.verify(against="ledger").sinks] == ["agrees"] * 4

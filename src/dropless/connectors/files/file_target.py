@@ -260,6 +260,7 @@ class LocalTarget:
 
     def _folders(self, folder: str) -> Iterator[str]:
         yield folder
+        below: list[str] = []
         with suppress(FileNotFoundError), os.scandir(self._root / folder) as entries:
             below = sorted(e.name for e in entries if "=" in e.name and e.is_dir(follow_symlinks=False))
         for name in below:
