@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from .certificates import make_certificates
 
@@ -166,6 +166,20 @@ class Broker:
         """Records before the offset are gone, as by retention."""
         for gone in self.admin.delete_records([TopicPartition(topic, partition, offset)]).values():
             gone.result(30)
+
+    def settle(self, topic: str) -> None:
+        """Every transaction that ended has its marker after this; the cluster writes it a moment after it says so."""
+        until = time.monotonic() + 30
+        numbers = self.admin.list_topics(topic, timeout=10).topics[topic].partitions
+        asked = {TopicPartition(topic, number): OffsetSpec.latest() for number in numbers}
+        while True:
+            levels = (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
+            asks = [self.admin.list_offsets(asked, isolation_level=level) for level in levels]
+            ends = [{at.partition: made.result(30).offset for at, made in ask.items()} for ask in asks]
+            if ends[0] == ends[1]:
+                return
+            assert time.monotonic() < until
+            time.sleep(0.02)
 
     def producer(self, **config: Any) -> Producer:
         settings = {name.replace("_", "."): value for name, value in config.items()}

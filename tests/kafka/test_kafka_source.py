@@ -75,11 +75,13 @@ def test_aborted_and_open_transactions_are_no_records(broker: Broker, topic: str
             producer.produce(topic, value, partition=0)
         producer.flush()
         end()
+    broker.settle(topic)
     producer.begin_transaction()
     producer.produce(topic, clicks(9)[0], partition=0)
     producer.flush()
     assert run(tmp_path)["sources"]["clicks"]["read"] == 1
     producer.commit_transaction()
+    broker.settle(topic)
     assert run(tmp_path)["sources"]["clicks"]["read"] == 1
     assert ids(tmp_path) == [1, 9]
 

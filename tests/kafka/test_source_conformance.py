@@ -54,6 +54,7 @@ class Conformance(SourceConformance):
                     topic, partition=(i + number) % 2, **(more | given if committed else {"value": b"never"})
                 )
             end()
+        self.broker.settle(topic)
 
     def make(self, context: SourceContext) -> Source[Any]:
         given = {"brokers": self.broker.address, "topic": self.topic, "bounded": True, **self.settings}

@@ -79,10 +79,17 @@ class Messages:
     """The messages of a chunk, as the driver gave them: what is around a value is looked at only where it is needed."""
 
     items: Sequence[Any]
-    nbytes: int
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        return np.fromiter(map(len, self.items), np.int64, len(self.items))
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.lengths.sum())
 
     @cached_property
     def values(self) -> list[bytes | None]:
@@ -90,7 +97,7 @@ class Messages:
 
     @cached_property
     def offsets(self) -> np.ndarray:
-        return np.fromiter((m.offset() for m in self.items), np.int64, len(self.items))
+        return np.array([m.offset() for m in self.items], np.int64)
 
 
 class MessageDigest:
@@ -101,11 +108,14 @@ class MessageDigest:
 
     def update(self, messages: Messages) -> None:
         """The messages count."""
-        values = messages.values
-        # A message without value has the length -1, so it is not taken for an empty one.
-        lengths = np.fromiter((-1 if v is None else len(v) for v in values), np.int64, len(values))
+        values, lengths = messages.values, messages.lengths
+        if not lengths.all():
+            # A message without value has the length -1, so it is not taken for an empty one.
+            lengths = lengths.copy()
+            lengths[[i for i in np.flatnonzero(lengths == 0).tolist() if values[i] is None]] = -1
+            values = [v for v in values if v]
         self._places.update(np.stack([messages.offsets, lengths], axis=1).tobytes())
-        self._values.update(b"".join(v for v in values if v))
+        self._values.update(b"".join(values))  # type: ignore[arg-type]
 
     def take(self, first: int, after: int) -> str:
         """Returns the digest of the messages since the last call, which lie from `first` up to `after`."""

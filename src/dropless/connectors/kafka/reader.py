@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from dropless.connect.api import Chunk, Offset, SplitReader
 from dropless.connectors.kafka.messages import MessageDigest, Messages
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
 WAIT = 0.2
 """Seconds that one question to the consumer may take while a bounded partition has more."""
-NOTHING = Messages((), 0)
+NOTHING = Messages(())
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,8 @@ class KafkaReader(SplitReader):
         while self._at.next < end:
             messages, reached = self._take(WAIT)
             if messages or reached is not None:
-                beyond = next((i for i, m in enumerate(messages) if m.offset() >= end), None)
-                if beyond is not None:
+                if messages and messages[-1].offset() >= end:
+                    beyond = bisect_left(messages, end, key=lambda m: m.offset())
                     messages, self._rest, reached = messages[:beyond], [], end
                 elif reached is not None and reached > end:
                     reached = end
@@ -95,7 +98,8 @@ class KafkaReader(SplitReader):
             self._stream.add(self._partition, self._at.next)
             self._assigned = True
         reached = None
-        messages, size = self._rest, sum(map(len, self._rest))
+        messages, self._rest = self._rest, []
+        size = sum(map(len, messages))
         while size < self._want:
             try:
                 taken = self._stream.take(self._partition, 0.0 if messages else wait)
@@ -103,25 +107,22 @@ class KafkaReader(SplitReader):
                 if error.code == "source.offsets_gone":
                     self._say_what_is_gone()
                 raise
-            messages = [*messages, *taken.messages] if messages else taken.messages
+            messages += taken.messages
             size += sum(map(len, taken.messages))
             if taken.end is not None:
                 reached = taken.end
             if taken.end is not None or not taken.messages:
                 break
-        kept = self._cut(messages) if size > self._want else len(messages)
-        self._rest = messages[kept:]
         if messages:
             self._source.was_read()
-        return messages[:kept], None if self._rest else reached
+        kept = self._cut(messages) if size > self._want else len(messages)
+        if kept < len(messages):
+            messages, self._rest, reached = messages[:kept], messages[kept:], None
+        return messages, reached
 
     def _cut(self, messages: list[Any]) -> int:
-        size = 0
-        for i, message in enumerate(messages):
-            size += len(message)
-            if size >= self._want:
-                return i + 1
-        return len(messages)
+        sizes = np.cumsum(np.fromiter(map(len, messages), np.int64, len(messages)))
+        return min(int(np.searchsorted(sizes, self._want)) + 1, len(messages))
 
     def _given(self, messages: list[Any], reached: int | None) -> Chunk:
         after = self._at.next
@@ -130,7 +131,7 @@ class KafkaReader(SplitReader):
             assert messages[0].offset() >= self._at.next, "a record is read once"
         # What is between the last record and the end holds no record that counts.
         after = max(after, reached or 0)
-        return self._chunk(Messages(messages, sum(map(len, messages))), after)
+        return self._chunk(Messages(messages), after)
 
     def _chunk(self, messages: Messages, after: int) -> Chunk:
         if len(messages):

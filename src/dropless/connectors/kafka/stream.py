@@ -108,12 +108,20 @@ class Stream:
             # Without waiting: a batch call would sit out its time although the first message is here.
             found = [first, *self._consumer.consume(BATCH - 1, 0)]
         self._heard = time.monotonic()
-        for message in found:
-            error = message.error()
-            if error is None:
-                self._taken[(message.topic(), message.partition())].messages.append(message)
-            else:
-                self._note(message, error)
+        told = [m for m in found if m.error() is not None]
+        if told:
+            found = [m for m in found if m.error() is None]
+        ends = [*found[:1], *found[-1:]]
+        keys = {(m.topic(), m.partition()) for m in ends}
+        if keys == self._taken.keys():
+            self._taken[keys.pop()].messages += found
+        else:
+            for message in found:
+                held = self._taken.get((message.topic(), message.partition()))
+                if held is not None:
+                    held.messages.append(message)
+        for message in told:
+            self._note(message, message.error())
 
     def _note(self, message: Any, error: Any) -> None:
         held = self._taken.get((message.topic() or "", message.partition()))
