@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from dropless.connect.api import CommitPermit, Field, SinkContext
@@ -118,6 +119,15 @@ def test_full_run_into_a_topic_is_refused(broker: Broker, topic: str, tmp_path: 
     refused = command(tmp_path, "run", "--full", check=4)
     assert "sink.cannot_replace" in refused.stderr
     assert found(broker, f"{topic}-out") == [1]
+
+
+def test_rows_are_not_taken_back(broker: Broker, topic: str, tmp_path: Path) -> None:
+    """What undo asks of a sink that appends."""
+    made = sink(broker, topic, tmp_path)
+    made.begin(1)
+    taken = table_of(COLUMNS, [(1, "n1")]).append_column("__op", pa.array([-1], pa.int8()))
+    with raises(ConnectorError, "sink.cannot_replace"):
+        made.write(1, taken)
 
 
 def test_guarantee_and_mechanism_are_printed(broker: Broker, topic: str, tmp_path: Path) -> None:

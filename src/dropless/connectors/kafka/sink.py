@@ -113,15 +113,19 @@ class KafkaSink(Sink[KafkaSinkConfig]):
 
     def begin(self, epoch: int, replaces: Replaces = NOTHING) -> None:
         if replaces != NOTHING:
-            text = f"{self.who} cannot take back what topic {self.config.topic} has: others have read it"
-            hint = "run into a topic of another name, and let its readers move over"
-            raise ConnectorError(problem("sink.cannot_replace", text, hint=hint))
+            raise self._cannot_replace()
         self._stage.begin(epoch, replaces)
+
+    def _cannot_replace(self) -> ConnectorError:
+        text = f"{self.who} cannot take back what topic {self.config.topic} has: others have read it"
+        hint = "run into a topic of another name, and let its readers move over"
+        return ConnectorError(problem("sink.cannot_replace", text, hint=hint))
 
     def write(self, epoch: int, rows: pa.Table, lane: int = 0) -> None:
         if not rows.num_rows:
             return
-        assert self._upsert or OP not in rows.column_names, "what a topic has cannot be taken back"
+        if not self._upsert and OP in rows.column_names:
+            raise self._cannot_replace()
         for part in self._renderer.messages(rows):
             self._stage.write(epoch, part, lane)
 
