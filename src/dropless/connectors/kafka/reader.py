@@ -61,6 +61,7 @@ class KafkaReader(SplitReader):
         self._assigned = False
         self._want = max(source.context.chunk_bytes, 1)
         self._rest: list[Any] = []
+        self._reached: int | None = None
         self._digest = MessageDigest()
 
     @property
@@ -97,8 +98,8 @@ class KafkaReader(SplitReader):
         if not self._assigned:
             self._stream.add(self._partition, self._at.next)
             self._assigned = True
-        reached = None
         messages, self._rest = self._rest, []
+        reached, self._reached = self._reached, None
         size = sum(map(len, messages))
         while size < self._want:
             try:
@@ -117,7 +118,8 @@ class KafkaReader(SplitReader):
             self._source.was_read()
         kept = self._cut(messages) if size > self._want else len(messages)
         if kept < len(messages):
-            messages, self._rest, reached = messages[:kept], messages[kept:], None
+            # The consumer tells an end once, so it is kept until all before it is given.
+            messages, self._rest, self._reached, reached = messages[:kept], messages[kept:], reached, None
         return messages, reached
 
     def _cut(self, messages: list[Any]) -> int:

@@ -111,10 +111,10 @@ class Stream:
         told = [m for m in found if m.error() is not None]
         if told:
             found = [m for m in found if m.error() is None]
-        ends = [*found[:1], *found[-1:]]
-        keys = {(m.topic(), m.partition()) for m in ends}
-        if keys == self._taken.keys():
-            self._taken[keys.pop()].messages += found
+        # Which partition each is of costs as much as reading it, so it is asked only where there are several.
+        ends = {(m.topic(), m.partition()) for m in (*found[:1], *found[-1:])}
+        if len(self._taken) == 1 and ends == self._taken.keys():
+            self._taken[ends.pop()].messages += found
         else:
             for message in found:
                 held = self._taken.get((message.topic(), message.partition()))
