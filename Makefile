@@ -2,12 +2,14 @@
 PYTHON ?= python3
 ACCEPT ?= ../shared/accept
 BIN := .venv/bin
+# A variable, because a comma would end an argument of `call`.
+EXTRAS := postgres,kafka
 # One installer for both groups: uv where it can be had, else the environment's own pip.
 INSTALL = if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(1); \
 	else $(BIN)/python -m pip install --quiet $(1); fi
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint accept bench bench-full clean reference prove-loss
+.PHONY: help quickstart test lint accept bench bench-full clean reference prove prove-loss
 
 help:  ## Print this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,7 +23,7 @@ help:  ## Print this help.
 	touch $@
 
 .venv/.ready: .venv/.runtime
-	$(call INSTALL,--constraint constraints.txt --editable '.[postgres,kafka]' --group test)
+	$(call INSTALL,--constraint constraints.txt --editable '.[$(EXTRAS)]' --group test)
 	touch $@
 
 .venv/.lint: .venv/.ready
@@ -52,6 +54,11 @@ bench: .venv/.ready  ## Run small benchmarks beside hand-written scripts, a few 
 
 bench-full: .venv/.ready  ## Run all benchmarks at the sizes of bench/README.md, about 20 minutes on 2 quiet cores.
 	$(BIN)/python -m bench $(BENCH)
+
+KILLS ?= 200
+prove: .venv/.ready  ## Kill every pair of the matrix at least KILLS times and write docs/reference/guarantees.md, about an hour.
+	cd tests && ../$(BIN)/python -m prove.matrix --kills $(KILLS)
+	cd tests && ../$(BIN)/python -m prove.page
 
 LOSSES ?= 1000
 prove-loss: .venv/.ready  ## Plant LOSSES rows lost, doubled or altered and verify as many clean histories, about an hour.
