@@ -98,11 +98,12 @@ def test_compacted_records_are_no_loss(broker: Broker, topic: str, tmp_path: Pat
         # A segment is closed, and so can be compacted, when a record comes after it.
         broker.send(topic, [{"key": b"other", "value": clicks(1000)[0]}])
         time.sleep(0.1)
-    left = sorted(json.loads(r.value)["id"] for r in broker.read(topic) if r.value)
     report = run(tmp_path)
-    assert len(left) < 100
-    assert report["sources"]["clicks"]["read"] == len(left)
-    assert ids(tmp_path) == left
+    # The cleaner goes on; what it leaves now was there when the run read.
+    left = {json.loads(r.value)["id"] for r in broker.read(topic) if r.value}
+    assert report["sources"]["clicks"]["read"] == len(ids(tmp_path)) < 100
+    assert left <= set(ids(tmp_path))
+    assert 99 in left
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
