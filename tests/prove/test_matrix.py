@@ -35,14 +35,11 @@ def test_matrix_has_every_source_and_every_sink() -> None:
 
 
 def test_page_says_what_the_results_say() -> None:
-    assert page.PAGE.read_text() == page.render(RESULTS), "write it again: python -m tests.prove.page"
+    assert page.PAGE.read_text() == page.render(RESULTS), "write it again: cd tests && python -m prove.page"
 
 
-def test_at_least_twelve_pairs_are_certified_with_two_hundred_kills_each() -> None:
-    shown = [r for r in RESULTS if page.certified(r)]
-    assert len(shown) >= 12
-    assert all(r["kills"] >= 200 for r in shown)
-    assert {(r["source"], r["sink"]) for r in shown} == set(matrix.PIPELINES)
+def test_every_result_is_certified_with_two_hundred_kills() -> None:
+    assert all(page.certified(r) and r["kills"] >= 200 for r in RESULTS)
 
 
 @pytest.mark.parametrize(
