@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +118,24 @@ def test_full_disk_in_the_middle_of_a_sinks_rows_is_said_to_be_one(
         assert (report.status, [p.code for p in report.problems]) == ("failed", ["sink.disk_full"])
     again = run(project, Options(workers=1))
     assert (again.status, again.facts["balanced"]) == ("succeeded", True)
+
+
+@pytest.mark.parametrize("connector", ["sqlite", "duckdb"])
+def test_database_file_whose_name_cannot_be_synced_is_an_outage_and_synced_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_waiting: None, connector: str
+) -> None:
+    """L13: a disk that is full when the folder is synced is waited for; the next try syncs what this one could not."""
+    module = import_module(f"dropless.connectors.{connector}.sink")
+    text = shop.DEFINITION.replace("sqlite: {path: shop.sqlite", f"{connector}: {{path: target/shop.{connector}")
+    project = load_one(shop.make(tmp_path, text + SMALL))
+    synced: list[Path] = []
+
+    def sync(folder: Path) -> None:
+        synced.append(folder)
+        if len(synced) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+
+    monkeypatch.setattr(module, "sync_folder", sync)
+    report = run(project, Options(workers=1))
+    assert (report.status, report.exit_code) == ("succeeded", 0)
+    assert synced == [tmp_path / "target"] * 2

@@ -56,6 +56,7 @@ class DuckDBSink(Sink[DuckDBSinkConfig]):
     def __init__(self, config: DuckDBSinkConfig, context: SinkContext) -> None:
         super().__init__(config, context)
         self._path = context.folder / config.path
+        self._unsynced = False  # The file was made and its name may not survive a power cut yet.
         self._stage = Stage(context.name, context.staging)
         schema, _, table = config.table.rpartition(".")
         self._schema = schema or "main"
@@ -107,12 +108,14 @@ class DuckDBSink(Sink[DuckDBSinkConfig]):
             return
         with disk_errors(self.context.name):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            made = not self._path.exists()
+            self._unsynced = self._unsynced or not self._path.exists()
         with opened(self._path, False, self.config.lock_timeout, self._who) as con:
             con.execute("BEGIN")
             con.execute("COMMIT" if self._publish(con, staged, permit) and keep else "ROLLBACK")
-        if made:
-            sync_folder(self._path.parent)
+        if self._unsynced:
+            with disk_errors(self.context.name):
+                sync_folder(self._path.parent)
+            self._unsynced = False
 
     def abort(self, epoch: int) -> None:
         self._stage.abort(epoch)
