@@ -138,13 +138,17 @@ class Intake:
         """Every refused record with all the rules it broke; columnar, since half the input may be refused."""
         slot = np.full(decoded.rows.num_rows, -1, dtype=np.int64)
         slot[which] = np.arange(len(which))
-        words = np.zeros((len(which), (len(refusing) + 62) // 63), dtype=np.int64)
+        combination = np.zeros(len(which), dtype=np.int64)
+        sets: list[tuple[int, ...]] = [()]
         for i, (_, _, rows) in enumerate(refusing):
-            words[slot[rows], i // 63] |= np.int64(1 << (i % 63))
-        combinations, inverse = np.unique(words, axis=0, return_inverse=True)
+            # Each step maps the sets of rules met so far to those with this rule added.
+            before, inverse = np.unique(combination[slot[rows]], return_inverse=True)
+            combination[slot[rows]] = len(sets) + inverse
+            sets += [(*sets[k], i) for k in before.tolist()]
+        used, inverse = np.unique(combination, return_inverse=True)
         names, reasons = [], []
-        for combination in combinations:
-            members = [b for i, b in enumerate(refusing) if combination[i // 63] >> (i % 63) & 1]
+        for k in used.tolist():
+            members = [refusing[i] for i in sets[k]]
             names.append([m[0] for m in members])
             reasons.append("; ".join(m[1] for m in members))
         index = pa.array(inverse.reshape(-1))

@@ -62,7 +62,10 @@ def shown(decoded: Decoded) -> list[Seen]:
     for violation in decoded.violations:
         for row in violation.rows:
             rules[row].append(violation.rule)
-    raws = decoded.raw(np.arange(decoded.rows.num_rows))
+    every = np.arange(decoded.rows.num_rows)
+    raws = decoded.raw(every)
+    if decoded.packed is not None:
+        assert decoded.packed(every[::2]).to_pylist() == raws[::2]
     rows = [tuple(row.values()) for row in decoded.rows.to_pylist()]
     places = decoded.positions.to_pylist()
     found = [Seen(p, raw, row, tuple(sorted(r))) for p, raw, row, r in zip(places, raws, rows, rules, strict=True)]

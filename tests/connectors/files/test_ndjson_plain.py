@@ -43,7 +43,9 @@ def everything(decoded: Decoded) -> list[Any]:
     for violation in decoded.violations:
         for row in violation.rows:
             said[row].append((violation.rule, violation.reason))
-    raws = decoded.raw(np.arange(decoded.rows.num_rows))
+    every = np.arange(decoded.rows.num_rows)
+    raws = decoded.raw(every)
+    assert decoded.packed is None or decoded.packed(every[::-1]).to_pylist() == raws[::-1]
     rows = [repr(tuple(row.values())) for row in decoded.rows.to_pylist()]
     found = list(zip(decoded.positions.to_pylist(), raws, rows, said, strict=True))
     found += [(b.position, b.raw, b.rule, b.reason) for b in decoded.broken]

@@ -60,6 +60,17 @@ def text_of(data: Any) -> bytes:
     return data if isinstance(data, bytes) else bytes(data)
 
 
+def packed(text: bytes, starts: np.ndarray, ends: np.ndarray, which: np.ndarray) -> pa.BinaryArray:
+    """The bytes of these records, whose bounds are in the order of the text."""
+    if not len(which):
+        return pa.array([], pa.binary())
+    # What lies between two records is taken for one as well, and left out by the copy.
+    offsets = np.empty(2 * len(starts), np.int32)
+    offsets[0::2], offsets[1::2] = starts, ends
+    both = pa.BinaryArray.from_buffers(pa.binary(), len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(text)])
+    return both.take(pa.array(2 * which))
+
+
 def joined(parts: Sequence[Decoded], broken: tuple[Broken, ...] = ()) -> Decoded:
     """The records of several parts, and these broken ones, as one."""
     if len(parts) == 1:
@@ -79,6 +90,17 @@ def joined(parts: Sequence[Decoded], broken: tuple[Broken, ...] = ()) -> Decoded
                 out[i] = data
         return out
 
+    def pack(which: np.ndarray) -> pa.BinaryArray:
+        owner = np.searchsorted(first, which, side="right") - 1
+        pieces, at = [], []
+        for number in np.unique(owner).tolist():
+            here = np.flatnonzero(owner == number)
+            rows, part = which[here] - first[number], parts[number]
+            pieces.append(part.packed(rows) if part.packed else pa.array(part.raw(rows), pa.binary()))
+            at.append(here)
+        back = np.argsort(np.concatenate(at), kind="stable") if at else np.zeros(0, np.int64)
+        return pa.concat_arrays(pieces or [pa.array([], pa.binary())]).take(pa.array(back))
+
     return Decoded(
         rows=pa.concat_tables([p.rows for p in parts]),
         positions=pa.concat_arrays([p.positions for p in parts]),
@@ -86,4 +108,5 @@ def joined(parts: Sequence[Decoded], broken: tuple[Broken, ...] = ()) -> Decoded
         violations=tuple(Violation(rule, np.concatenate(rows), reason) for (rule, reason), rows in gathered.items()),
         broken=tuple(b for p in parts for b in p.broken) + broken,
         unknown=frozenset().union(*(p.unknown for p in parts)),
+        packed=pack if any(p.packed for p in parts) else None,
     )

@@ -14,7 +14,7 @@ import pyarrow.csv as pa_csv
 
 from dropless.connect.api import Broken, Chunk, Decoded, Decoder, Field, Record, Violation
 from dropless.connectors.files.cells import convert
-from dropless.connectors.files.chunk import LONG, FileChunk, base_of, joined, text_of, too_long
+from dropless.connectors.files.chunk import LONG, FileChunk, base_of, joined, packed, text_of, too_long
 from dropless.connectors.files.csv_split import CSV, Dialect, byte_order_mark, segment, wide_encoding
 from dropless.connectors.files.types import Schema
 
@@ -155,6 +155,9 @@ class CsvDecoder(Decoder):
             rows=rows,
             positions=pa.array(batch.positions[kept]),
             raw=lambda which: batch.raws(kept[which]),
+            packed=(lambda which: packed(batch.text, batch.starts, batch.ends, kept[which]))
+            if batch.in_order
+            else None,
             violations=tuple(violations),
             broken=tuple(batch.broken(i, *flags[i], self._config.max_record_bytes) for i in sorted(flags)),
             unknown=unknown,
@@ -292,6 +295,11 @@ class _Batch:
     @cached_property
     def positions(self) -> np.ndarray:
         return self.starts + self.base if self.places is None else self.places
+
+    @property
+    def in_order(self) -> bool:
+        """True where records are pieces of the text, one after the other."""
+        return self.originals is None
 
     @property
     def kept(self) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from dropless.connect.api import Broken, Chunk, Decoded, Decoder, Field, Record, Violation
-from dropless.connectors.files.chunk import LONG, FileChunk, base_of, joined, text_of, too_long
+from dropless.connectors.files.chunk import LONG, FileChunk, base_of, joined, packed, text_of, too_long
 from dropless.connectors.files.ndjson_parse import BLANK, Rename, lines, parse
 from dropless.connectors.files.ndjson_plain import PlainLines
 from dropless.connectors.files.types import Schema
@@ -64,6 +64,7 @@ class NdjsonDecoder(Decoder):
             rows=plain.rows,
             positions=pa.array(batch.places[plain.lines]),
             raw=lambda which: batch.raws(plain.lines[which]),
+            packed=lambda which: packed(batch.text, batch.starts, batch.ends, plain.lines[which]),
             violations=plain.violations,
             unknown=plain.unknown,
         )

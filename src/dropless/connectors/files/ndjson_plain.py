@@ -245,7 +245,8 @@ def _column(piece: Piece, values: Values, node: Type) -> _Column:
     if node.kind not in ("int", "float", "decimal", "bool"):
         begin, end = begin + 1, np.maximum(end - 1, begin + 1)  # Without the quotes.
     texts = piece.spans(begin, end)
-    if np.all(good):
+    good = np.asarray(good, bool)
+    if good.all():
         return _Column(texts, _NONE)
     return _Column(Texts(texts).without(~good), np.flatnonzero(~good & (kind != NULL)))
 

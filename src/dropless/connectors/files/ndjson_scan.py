@@ -232,5 +232,6 @@ def _short_numbers(piece: Piece, begin: np.ndarray, end: np.ndarray) -> np.ndarr
         mark = (odd >> np.uint64(7)) * _BYTE
         inside = (odd & (odd - _ONE) == 0) & (odd != _HIGH & _BYTE) & (odd << shift != np.uint64(1 << 63))
         good |= inside & ((first & mark) == (_POINTS & mark))
-    plain: np.ndarray = good & ((first & _BYTE != 0) | (size == 1) | (odd == np.uint64(0x8000))) & (size <= 8)
-    return plain & (size > 0)
+    whole = (first & _BYTE != 0) | (size == 1) | (odd == np.uint64(0x8000))  # No zero before another digit.
+    plain: np.ndarray = good & whole & (size > 0) & (size <= 8)
+    return plain

@@ -51,7 +51,8 @@ class Shape:
     @classmethod
     def of(cls, piece: Piece, keys: Keys, columns: list[str]) -> Shape | None:
         """The shape of the only line of a piece, whose keys go to these columns; None where it is too large."""
-        places, quote, before = [], 0, int(piece.starts[0])
+        places: list[Place] = []
+        quote, before = 0, int(piece.starts[0])
         anchor, shift = 0, -1
         for i, column in enumerate(columns):
             name, begin, end = int(keys.name[i]), int(keys.begin[i]), int(keys.end[i])

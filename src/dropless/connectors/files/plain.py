@@ -31,7 +31,7 @@ _DAYS = np.array([0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] + [0] * 87,
 _MINUS, _POINT, _ZERO = 45, 46, 48
 
 Plain = tuple[pa.Array, np.ndarray]
-"""The values of the plain cells, NULL elsewhere; and the rows of cells that are there but not plain."""
+"""The values of the plain cells, NULL elsewhere, and the rows that have to be examined. What is in neither is none."""
 
 
 class Texts:
@@ -109,12 +109,15 @@ def plainly(array: pa.Array, node: Type) -> Plain | None:
     return (pa.nulls(len(array), node.arrow), np.zeros(0, np.int64)) if not len(texts.data) else read(texts, node)
 
 
-def _split(texts: Texts, rest: np.ndarray) -> tuple[pa.Array, np.ndarray]:
-    """The column without the cells of the mask, and the rows of these that are not NULL anyway."""
+def _split(texts: Texts, rest: np.ndarray, lost: np.ndarray | None = None) -> tuple[pa.Array, np.ndarray]:
+    """The column without the cells of the masks, and the rows of `rest` that are not NULL anyway.
+
+    What is `lost` cannot be a value, however closely it is looked at.
+    """
     if texts.array.null_count:
         rest = rest & texts.valid
-    rows = np.flatnonzero(rest)
-    return (texts.without(rest) if len(rows) else texts.array), rows
+    gone = rest if lost is None else rest | lost
+    return (texts.without(gone) if gone.any() else texts.array), np.flatnonzero(rest)
 
 
 def _whole_numbers(texts: Texts, node: Type) -> Plain:
@@ -161,8 +164,10 @@ def _decimals(texts: Texts, node: Type) -> Plain:
     """One with more decimals than the scale is not plain: it would be rounded."""
     rest, point = _numbers(texts)
     begin, end = texts.offsets[:-1], texts.offsets[1:]
-    rest |= (end - point - 1 > node.scale) | (point - begin > node.precision - node.scale)
-    plain, rows = _split(texts, rest)
+    long = ~rest & (end - point - 1 > node.scale)
+    lost = long & (texts.byte(end - 1) != _ZERO)  # Only zeros may stand beyond the scale.
+    rest |= (long & ~lost) | (point - begin > node.precision - node.scale)
+    plain, rows = _split(texts, rest & ~lost, lost)
     return plain.cast(node.arrow), rows
 
 
@@ -181,40 +186,42 @@ def _booleans(texts: Texts, node: Type) -> Plain:
 
 def _moments(texts: Texts, node: Type) -> Plain:
     """Dates, and times without offset and of no more decimals than the type has."""
-    plain = np.zeros(len(texts.lengths), bool)
+    plain, lost = np.zeros((2, len(texts.lengths)), bool)
     digits = UNIT_DIGITS[getattr(node.arrow, "unit", "us")]
     layouts = LAYOUTS[1:2] if node.kind == "date" else LAYOUTS
     for layout in layouts:
         rows = np.flatnonzero(texts.lengths == len(layout))
         if len(layout) - 20 <= digits and len(rows):
-            plain[rows[_spelled(texts, rows, layout)]] = True
-    array, rows = _split(texts, ~plain)
+            spelled, real = _spelled(texts, rows, layout)
+            plain[rows[real]] = True
+            lost[rows[spelled & ~real]] = True
+    array, rows = _split(texts, ~(plain | lost), lost)
     if node.kind == "date":
         return array.cast(node.arrow), rows
     made = array.cast(pa.timestamp(node.arrow.unit))
     return (made.cast(pa.int64()).cast(node.arrow) if node.arrow.tz else made), rows
 
 
-def _spelled(texts: Texts, rows: np.ndarray, layout: bytes) -> np.ndarray:
-    """Which of these rows, all as long as `layout`, are spelled so and are a day of the calendar and a time of day."""
+def _spelled(texts: Texts, rows: np.ndarray, layout: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Which of these rows, all as long as `layout`, are spelled so, and which of those are a day and time there is."""
     begin, width = texts.offsets[:-1][rows], len(layout)
     together = len(rows) and int(begin[-1]) - int(begin[0]) == width * (len(rows) - 1)
     if together:
         cells = texts.data[begin[0] : begin[0] + width * len(rows)].reshape(-1, width)
     else:
         cells = texts.data[begin[:, None] + np.arange(width)]
-    good = np.ones(len(rows), bool)
+    spelled = np.ones(len(rows), bool)
     number = [cells[:, i] - _ZERO for i in range(width)]
     for i, c in enumerate(layout):
         if c == ord("d"):
-            good &= number[i] < 10
+            spelled &= number[i] < 10
         elif c == ord("T"):
-            good &= (cells[:, i] == c) | (cells[:, i] == 32)
+            spelled &= (cells[:, i] == c) | (cells[:, i] == 32)
         else:
-            good &= cells[:, i] == c
+            spelled &= cells[:, i] == c
     # uint8 arithmetic may wrap on what is no digit; that is refused already.
     month, day = number[5] * 10 + number[6], number[8] * 10 + number[9]
-    good &= (day > 0) & (day <= _DAYS[np.minimum(month, 99)])
+    good = spelled & (day > 0) & (day <= _DAYS[np.minimum(month, 99)])
     good &= (number[0] | number[1] | number[2] | number[3]) != 0
     leap_days = np.flatnonzero(good & (month == 2) & (day == 29))
     if len(leap_days):
@@ -224,4 +231,4 @@ def _spelled(texts: Texts, rows: np.ndarray, layout: bytes) -> np.ndarray:
         good &= (number[11] * 10 + number[12] < 24) & (number[14] < 6)
     if width > 16:
         good &= number[17] < 6
-    return good
+    return spelled, good
