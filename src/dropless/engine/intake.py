@@ -142,16 +142,16 @@ class Intake:
         sets: list[tuple[int, ...]] = [()]
         for i, (_, _, rows) in enumerate(refusing):
             # Each step maps the sets of rules met so far to those with this rule added.
-            before, inverse = np.unique(combination[slot[rows]], return_inverse=True)
+            before, inverse = _coded(combination[slot[rows]])
             combination[slot[rows]] = len(sets) + inverse
             sets += [(*sets[k], i) for k in before.tolist()]
-        used, inverse = np.unique(combination, return_inverse=True)
+        used, inverse = _coded(combination)
         names, reasons = [], []
         for k in used.tolist():
             members = [refusing[i] for i in sets[k]]
             names.append([m[0] for m in members])
             reasons.append("; ".join(m[1] for m in members))
-        index = pa.array(inverse.reshape(-1))
+        index = pa.array(inverse)
         return letter_table(
             source=self.source,
             split=split,
@@ -199,3 +199,9 @@ class Intake:
             self._con.unregister("__rows")
         mask: np.ndarray = result.column("m").to_numpy()
         return mask if mask.any() else None
+
+
+def _coded(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The codes there are, ascending, and for each its index among them. Codes are small numbers."""
+    there = np.bincount(codes) > 0
+    return np.flatnonzero(there), (np.cumsum(there) - 1)[codes]

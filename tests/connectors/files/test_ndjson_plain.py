@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from hypothesis import strategies as st
 from dropless.connect.api import Chunk, Decoded, Field, Offset, Record
 from dropless.connectors.files import ndjson_decode, ndjson_plain
 from dropless.connectors.files.ndjson_decode import NdjsonDecoder
-from dropless.connectors.files.types import Schema
+from dropless.connectors.files.ndjson_numbers import ShortNumbers
+from dropless.connectors.files.ndjson_scan import PADDING, Piece
+from dropless.connectors.files.types import Schema, type_of
 
 from .reading import make, read, session
 from .test_ndjson_source import FIELDS, KEYS, LITERAL, MIXED, VALUES, lines
@@ -163,3 +167,26 @@ def test_plain_lines_are_never_parsed(tmp_path: Path, monkeypatch: pytest.Monkey
 def _file(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
     return path
+
+
+@given(texts=st.lists(st.text(alphabet="0123456789.-e", min_size=1, max_size=10), min_size=1, max_size=20))
+@settings(max_examples=400, deadline=None)
+def test_short_numbers_are_what_python_reads(con: Any, texts: list[str]) -> None:
+    lines = " ".join(texts).encode()
+    sizes = np.array([len(t) for t in texts])
+    begin = 64 + np.cumsum(sizes + 1) - sizes - 1
+    piece = Piece(PADDING + lines + PADDING, begin, begin + sizes)
+    found = ShortNumbers.of(piece.words(8), begin, begin + sizes)
+    good = [re.fullmatch(r"(0|[1-9][0-9]*)(\.[0-9]+)?", t) is not None and len(t) <= 8 for t in texts]
+    assert found.good.tolist() == good
+    readers: dict[str, Any] = {"BIGINT": int, "DOUBLE": float, "DECIMAL(12,3)": Decimal}
+    for type_, read_as in readers.items():
+        most = {"BIGINT": 0, "DOUBLE": 8, "DECIMAL(12,3)": 3}[type_]
+        fits = [g and len(t.partition(".")[2]) <= most for t, g in zip(texts, good, strict=True)]
+        made, gone = found.values(type_of(type_, con)) or (None, None)
+        assert made is not None and gone is not None
+        made.validate(full=True)
+        assert (~gone).tolist() == fits
+        assert made.to_pylist() == [read_as(t) if f else None for t, f in zip(texts, fits, strict=True)]
+    assert found.values(type_of("SMALLINT", con)) is None
+    assert found.values(type_of("DECIMAL(9,2)", con)) is None

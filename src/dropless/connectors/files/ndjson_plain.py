@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dropless.connect.api import Violation
 from dropless.connectors.files.cells import convert
+from dropless.connectors.files.ndjson_numbers import ShortNumbers
 from dropless.connectors.files.ndjson_parse import Rename
 from dropless.connectors.files.ndjson_scan import FALSE, NULL, NUMBER, STRING, TRUE, Keys, Piece, Quotes, keys_of
 from dropless.connectors.files.ndjson_shape import Shape, Values, stands
@@ -51,10 +53,14 @@ class PlainRows:
 
 @dataclass(frozen=True)
 class _Column:
-    """One column of one piece: a text for each line, NULL where there is none; `wrong` rows have a value of no use."""
+    """One column of one piece: for each line a text, or a value where that is `made` already; NULL where there is none.
+
+    The `wrong` rows have a value of no use.
+    """
 
     texts: pa.Array
     wrong: np.ndarray
+    made: pa.Array | None = None
 
 
 @dataclass(frozen=True)
@@ -195,11 +201,15 @@ class PlainLines:
             columns = [p.columns[i] for p in parts]
             other = np.concatenate([c.wrong + at for c, at in zip(columns, begin, strict=False)])
             texts = pa.chunked_array([c.texts for c in columns])
-            if f.required and texts.null_count > len(other):
+            made = _made(columns, node)
+            none = texts.null_count - (len(made) - made.null_count if made is not None else 0)
+            if f.required and none > len(other):
                 missing = np.asarray(texts.is_null().to_numpy(), bool).copy()
                 missing[other] = False
+                if made is not None:
+                    missing &= made.is_null().to_numpy(zero_copy_only=False)
                 absent.append(Violation(f"{f.name}.required", np.flatnonzero(missing), f"{f.name} is missing"))
-            array, lost = _values(texts, node, con)
+            array, lost = _values(texts, node, con) if made is None else _completed(made, texts, node, con)
             if len(other) or len(lost):
                 rows = np.union1d(other, lost)
                 wrong.append(Violation(f"{f.name}.type", rows, f"{f.name} {node.reason}"))
@@ -230,7 +240,7 @@ def _parsed(node: Type) -> bool:
 
 
 def _column(piece: Piece, values: Values, node: Type) -> _Column:
-    """One value of each line as a text, where it is of a kind that the type can be made of."""
+    """One value of each line, where it is of a kind that the type can be made of."""
     kind, begin, end = values.kind, values.begin, values.end
     match node.kind:
         case "int" | "float" | "decimal":
@@ -242,13 +252,30 @@ def _column(piece: Piece, values: Values, node: Type) -> _Column:
     if isinstance(kind, int):
         none = pa.nulls(len(begin), pa.string())
         return _Column(piece.spans(begin, end), _NONE) if good else _Column(none, np.arange(len(begin)))
-    if node.kind not in ("int", "float", "decimal", "bool"):
+    good = np.asarray(good, bool)
+    wrong = _NONE if good.all() else np.flatnonzero(~good & (kind != NULL))
+    if node.kind in ("int", "float", "decimal"):
+        short = (values.short or ShortNumbers.of(piece.words(8), begin, end)).values(node)
+        if short is not None:
+            made, gone = short
+            return _Column(_some(piece, begin, end, good & gone), wrong, made)
+    elif node.kind != "bool":
         begin, end = begin + 1, np.maximum(end - 1, begin + 1)  # Without the quotes.
     texts = piece.spans(begin, end)
-    good = np.asarray(good, bool)
-    if good.all():
-        return _Column(texts, _NONE)
-    return _Column(Texts(texts).without(~good), np.flatnonzero(~good & (kind != NULL)))
+    return _Column(texts if good.all() else Texts(texts).without(~good), wrong)
+
+
+def _some(piece: Piece, begin: np.ndarray, end: np.ndarray, mask: np.ndarray) -> pa.Array:
+    """A column with a text in the rows of the mask only."""
+    rows = np.flatnonzero(mask)
+    if not len(rows):
+        return pa.nulls(len(mask), pa.string())
+    texts = piece.spans(begin[rows], end[rows])
+    offsets = np.zeros(len(mask) + 1, np.int32)
+    offsets[rows + 1] = (end - begin)[rows]
+    np.cumsum(offsets, out=offsets)
+    valid = pa.py_buffer(np.packbits(mask, bitorder="little"))
+    return pa.StringArray.from_buffers(len(mask), pa.py_buffer(offsets), texts.buffers()[2], valid)
 
 
 def _spread(column: _Column, rows: np.ndarray, count: int) -> _Column:
@@ -257,7 +284,26 @@ def _spread(column: _Column, rows: np.ndarray, count: int) -> _Column:
         return column
     index = np.full(count, -1, np.int64)
     index[rows] = np.arange(len(rows))
-    return _Column(column.texts.take(pa.array(index, mask=index < 0)), rows[column.wrong])
+    at = pa.array(index, mask=index < 0)
+    made = column.made if column.made is None else column.made.take(at)
+    return _Column(column.texts.take(at), rows[column.wrong], made)
+
+
+def _made(columns: Sequence[_Column], node: Type) -> pa.Array | None:
+    """The values that are made already, of all pieces; None where no piece has any."""
+    if all(c.made is None for c in columns):
+        return None
+    return pa.concat_arrays([pa.nulls(len(c.texts), node.arrow) if c.made is None else c.made for c in columns])
+
+
+def _completed(made: pa.Array, texts: pa.ChunkedArray, node: Type, con: Any) -> tuple[pa.Array, np.ndarray]:
+    """The values with those of the texts put in, and the rows whose text is none."""
+    if texts.null_count == len(texts):
+        return made, _NONE
+    mask = texts.is_valid()
+    values, lost = _values(texts.filter(mask), node, con)
+    rows = np.flatnonzero(mask.to_numpy())
+    return pc.replace_with_mask(made, mask.combine_chunks(), values), rows[lost]
 
 
 def _values(texts: pa.ChunkedArray, node: Type, con: Any) -> tuple[Any, np.ndarray]:

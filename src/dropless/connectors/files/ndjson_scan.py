@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from dropless.connectors.files.ndjson_numbers import ShortNumbers
 from dropless.connectors.files.plain import Texts, json_numbers
 
 PADDING = b" " * 64
@@ -191,18 +192,23 @@ def _paired(piece: Piece, quotes: np.ndarray, lines: np.ndarray, pairs: np.ndarr
     return Keys(lines, first, name, begin, end, kind).without(bad)
 
 
-def kinds_of(piece: Piece, begin: np.ndarray, end: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """The kinds of values that are no strings; unknown where one is not `good`, or not plain."""
+def kinds_of(
+    piece: Piece, begin: np.ndarray, end: np.ndarray, good: np.ndarray, numbers: ShortNumbers | None = None
+) -> np.ndarray:
+    """The kinds of values that are no strings; unknown where one is not `good`, or not plain.
+
+    `numbers` is what is known of the short ones.
+    """
     kind = np.full(len(begin), UNKNOWN, np.uint8)
-    short = _short_numbers(piece, begin, end) & good
+    short = (numbers or ShortNumbers.of(piece.words(8), begin, end)).good & good
     kind[short] = NUMBER
     if short.all():
         return kind
     rest = np.flatnonzero(~short & good)
     digits = piece.array[begin[rest]] <= _NINE
-    numbers, others = rest[digits], rest[~digits]
-    if len(numbers):
-        kind[numbers[json_numbers(Texts(piece.spans(begin[numbers], end[numbers])))]] = NUMBER
+    longer, others = rest[digits], rest[~digits]
+    if len(longer):
+        kind[longer[json_numbers(Texts(piece.spans(begin[longer], end[longer])))]] = NUMBER
     if len(others):
         word, size = piece.words(4)[begin[others]], (end - begin)[others]
         for literal, spelled in _LITERALS:
@@ -210,28 +216,3 @@ def kinds_of(piece: Piece, begin: np.ndarray, end: np.ndarray, good: np.ndarray)
             same &= piece.array[end[others] - 1] == spelled[-1]
             kind[others[same]] = literal
     return kind
-
-
-_ZEROS, _POINTS, _ADDED, _LOW, _HIGH = (np.uint64(int(b * 8, 16)) for b in ("30", "1e", "76", "7f", "80"))
-_ONE, _BYTE = np.uint64(1), np.uint64(0xFF)
-
-
-def _short_numbers(piece: Piece, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Which values of at most eight characters are digits, perhaps with one point among them, as JSON writes numbers.
-
-    The last eight bytes up to the value's end are one word, whose bytes are judged together.
-    """
-    size = end - begin
-    shift = (64 - 8 * np.clip(size, 1, 8)).astype(np.uint64)
-    word = piece.words(8)[end - 8] ^ _ZEROS
-    # The high bit of each byte that is no digit; the bytes before the value are shifted out.
-    odd = ((((word & _LOW) + _ADDED) | word) & _HIGH) >> shift
-    first = word >> shift
-    good = odd == 0
-    if not good.all():
-        mark = (odd >> np.uint64(7)) * _BYTE
-        inside = (odd & (odd - _ONE) == 0) & (odd != _HIGH & _BYTE) & (odd << shift != np.uint64(1 << 63))
-        good |= inside & ((first & mark) == (_POINTS & mark))
-    whole = (first & _BYTE != 0) | (size == 1) | (odd == np.uint64(0x8000))  # No zero before another digit.
-    plain: np.ndarray = good & whole & (size > 0) & (size <= 8)
-    return plain

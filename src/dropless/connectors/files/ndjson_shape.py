@@ -10,21 +10,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dropless.connectors.files.ndjson_numbers import ShortNumbers
 from dropless.connectors.files.ndjson_scan import PADDING, STRING, UNKNOWN, Keys, Piece, kinds_of
 
 
 @dataclass(frozen=True)
 class Values:
-    """One value of each of a number of lines. `kind` is one for all or an array."""
+    """One value of each of a number of lines. `kind` is one for all or an array; `short` may be known already."""
 
     begin: np.ndarray
     end: np.ndarray
     kind: np.ndarray | int
+    short: ShortNumbers | None = None
 
     def only(self, rows: np.ndarray) -> Values:
         """Those of the lines in the mask."""
         kind = self.kind if isinstance(self.kind, int) else self.kind[rows]
-        return Values(self.begin[rows], self.end[rows], kind)
+        return Values(self.begin[rows], self.end[rows], kind, self.short.only(rows) if self.short else None)
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,13 @@ class Shape:
             found.append(Values(at + len(place.glue), end, STRING))
         if self.places[-1].close is not None:
             good &= found[-1].end == ends - 2
-        kinds = [
-            kinds_of(piece, v.begin, v.end, good) if place.close is None else STRING
-            for place, v in zip(self.places, found, strict=True)
-        ]
-        for kind in kinds:
-            good &= kind != UNKNOWN
-        found = [Values(v.begin, v.end, kind) for v, kind in zip(found, kinds, strict=True)]
+        for i, place in enumerate(self.places):
+            if place.close is None:
+                begin, end = found[i].begin, found[i].end
+                short = ShortNumbers.of(piece.words(8), begin, end)
+                kind = kinds_of(piece, begin, end, good, short)
+                good &= kind != UNKNOWN
+                found[i] = Values(begin, end, kind, short)
         return good, found if good.all() else [v.only(good) for v in found]
 
 
