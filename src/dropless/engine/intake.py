@@ -161,7 +161,7 @@ class Intake:
             positions=decoded.positions.take(pa.array(which)),
             rules=pa.array(names, type=pa.list_(pa.string())).take(index),
             reasons=pa.array(reasons, type=pa.string()).take(index),
-            raw=decoded.raw(which),
+            raw=decoded.packed(which) if decoded.packed else decoded.raw(which),
             context=decoded.context if decoded.contexts is None else decoded.contexts(which),
         )
 

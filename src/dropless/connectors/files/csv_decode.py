@@ -159,7 +159,7 @@ class CsvDecoder(Decoder):
             if batch.in_order
             else None,
             violations=tuple(violations),
-            broken=tuple(batch.broken(i, *flags[i], self._config.max_record_bytes) for i in sorted(flags)),
+            broken=batch.broken(flags, self._config.max_record_bytes),
             unknown=unknown,
             context=context,
         )
@@ -315,10 +315,14 @@ class _Batch:
         text = self.text
         return [text[s:e] for s, e in zip(self.starts[which].tolist(), self.ends[which].tolist(), strict=True)]
 
-    def broken(self, i: int, rule: str, reason: str, limit: int) -> Broken:
-        """The verdict on a flagged record."""
-        raw, position = self.raws(np.array([i]))[0], int(self.positions[i])
-        return too_long(position, raw, limit) if rule == LONG else Broken(position, raw, rule, reason)
+    def broken(self, flags: Flags, limit: int) -> tuple[Broken, ...]:
+        """The verdicts on the flagged records, in their order."""
+        which = np.array(sorted(flags), np.int64)
+        places = self.positions[which].tolist()
+        return tuple(
+            too_long(place, raw, limit) if flags[i][0] == LONG else Broken(place, raw, *flags[i])
+            for i, place, raw in zip(which.tolist(), places, self.raws(which), strict=True)
+        )
 
     def in_utf8(self, dialect: Dialect) -> _Batch:
         """The same records in valid UTF-8 without NUL; those of which that cannot be made are flagged."""

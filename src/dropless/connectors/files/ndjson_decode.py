@@ -85,8 +85,8 @@ class NdjsonDecoder(Decoder):
     def _one_by_one(self, batch: _Lines, lines: np.ndarray, known: Flags, con: Any) -> Decoded:
         """These lines, parsed, and the ones that are refused already."""
         flags, kept, objects = dict(known), [], []
-        for i in lines.tolist():
-            value, flag = self._object(batch.raw(i))
+        for i, raw in zip(lines.tolist(), batch.raws(lines), strict=True):
+            value, flag = self._object(raw)
             if flag is not None:
                 flags[i] = flag
             else:
@@ -99,7 +99,7 @@ class NdjsonDecoder(Decoder):
             positions=pa.array(batch.places[where]),
             raw=lambda which: batch.raws(where[which]),
             violations=violations,
-            broken=tuple(self._broken(batch, i, *flags[i]) for i in sorted(flags)),
+            broken=self._broken(batch, flags),
             unknown=unknown,
         )
 
@@ -116,9 +116,13 @@ class NdjsonDecoder(Decoder):
         except KeyError as e:
             return {}, ("json", f"two keys of the record go to {e.args[0]}")
 
-    def _broken(self, batch: _Lines, i: int, rule: str, reason: str) -> Broken:
-        raw, position = batch.raw(i), int(batch.places[i])
-        return too_long(position, raw, self._limit) if rule == LONG else Broken(position, raw, rule, reason)
+    def _broken(self, batch: _Lines, flags: Flags) -> tuple[Broken, ...]:
+        which = np.array(sorted(flags), np.int64)
+        places = batch.places[which].tolist()
+        return tuple(
+            too_long(place, raw, self._limit) if flags[i][0] == LONG else Broken(place, raw, *flags[i])
+            for i, place, raw in zip(which.tolist(), places, batch.raws(which), strict=True)
+        )
 
     def _typed(self, objects: list[dict[str, Any]], con: Any) -> tuple[pa.Table, tuple[Violation, ...], frozenset[str]]:
         assert self._schema is not None
@@ -152,11 +156,7 @@ class _Lines:
     ends: np.ndarray
     places: np.ndarray
 
-    def raw(self, i: int) -> bytes:
-        """The original bytes of a record."""
-        return self.text[int(self.starts[i]) : int(self.ends[i])]
-
     def raws(self, which: np.ndarray) -> list[bytes]:
-        """The original bytes of several."""
+        """The original bytes of records."""
         text = self.text
         return [text[s:e] for s, e in zip(self.starts[which].tolist(), self.ends[which].tolist(), strict=True)]
