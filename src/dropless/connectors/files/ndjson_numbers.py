@@ -1,7 +1,7 @@
 """Short numbers of JSON, judged and converted eight bytes at a time.
 
 The bytes up to a number's end are one word of 64 bits, whose bytes are looked at together. What is short and plain gets
-its value here, at a tenth of what a text costs; every other number is left to `plain` and `cells`.
+its value here, at a fraction of what a text costs; every other number is left to `plain` and `cells`.
 """
 
 from __future__ import annotations
