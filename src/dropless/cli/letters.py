@@ -101,7 +101,7 @@ def list_letters(
             return
         rows = [[x.id, x.stage, x.split, str(x.position), x.state, ", ".join(x.rules)] for x in found]
         table(rows, ["id", "stage", "split", "position", "state", "rules"])
-        counts = letters.count(None)
+        counts = letters.count(replace(chosen, state=None))
     click.echo(", ".join(f"{n:,} {state}" for state, n in counts.items() if n) or "no dead letters")
     if rows and len(rows) == limit and not everything:
         click.echo(f"next page: --after {rows[-1][0]}")

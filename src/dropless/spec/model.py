@@ -16,13 +16,6 @@ PathKey = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
-class LogSpec:
-    """A table read as a log along a column that only grows."""
-
-    column: str
-
-
-@dataclass(frozen=True)
 class EventTime:
     column: str
     lateness_seconds: float = 0.0
