@@ -11,8 +11,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -27,7 +29,7 @@ import pytest
 from dropless.connect.api import CommitPermit, Field, Replaces, SinkContext
 from dropless.connect.conformance import COLUMNS, sample, table_of
 from dropless.connect.registry import sink_class
-from dropless.connectors.files import file_parts
+from dropless.connectors.files import file_parts, file_target
 from dropless.connectors.files.file_sink import FileSink
 from dropless.errors import ConnectorError, DefinitionError
 
@@ -167,6 +169,26 @@ def test_staged_files_carry_no_sink_ending(tmp_path: Path) -> None:
         assert ds.dataset(lake, format="parquet").files == []
         with duckdb.connect() as con:
             assert con.execute(f"SELECT count(*) FROM glob('{lake}/**/*.{kind}')").fetchall() == [(0,)]
+
+
+def test_lanes_that_begin_together_make_the_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is about to put the note of made folders in place waits for the other lane, which must not get there."""
+    target, meeting = file_target.LocalTarget(tmp_path / "lake", "out"), threading.Barrier(2)
+    sync = file_target.sync
+
+    def meet_first(path: Path) -> None:
+        if path.name.endswith(".next"):
+            with suppress(threading.BrokenBarrierError):
+                meeting.wait(timeout=1)
+        sync(path)
+
+    monkeypatch.setattr(file_target, "sync", meet_first)
+    with ThreadPoolExecutor(2) as lanes:
+        for made in [lanes.submit(target.stage, 1) for _ in range(2)]:
+            assert made.result().is_dir()
+    assert meeting.broken
+    target.abort(1)
+    assert not (tmp_path / "lake").exists()  # L10: the note named every folder that was made.
 
 
 def test_names_carry_sink_epoch_and_lane(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -120,6 +121,10 @@ class Target(Protocol):
     def settle(self, epoch: int) -> None: ...
 
     def forget(self, files: Iterable[StagedFile]) -> None: ...
+
+
+_MAKING = threading.Lock()
+"""Lanes, and sinks into one folder, begin together: one of them notes what was missing, the others find it there."""
 
 
 class LocalTarget:
@@ -242,15 +247,16 @@ class LocalTarget:
 
     def _make(self, folder: Path) -> None:
         """The folder exists. Which ones above the staging folder we made is noted, for an abort to remove."""
-        if folder.is_dir():
-            return
-        missing = [p for p in (folder, *folder.parents) if not p.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        above = [str(p) for p in missing if p == self._root or p in self._root.parents]
-        if above:
-            _write_durably(self._staging / _MADE, orjson.dumps(above))
-        for made in missing:
-            sync(made.parent)
+        with _MAKING:
+            if folder.is_dir():
+                return
+            missing = [p for p in (folder, *folder.parents) if not p.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+            above = [str(p) for p in missing if p == self._root or p in self._root.parents]
+            if above:
+                _write_durably(self._staging / _MADE, orjson.dumps(above))
+            for made in missing:
+                sync(made.parent)
 
     def _made(self) -> list[Path]:
         try:
