@@ -15,7 +15,7 @@ import pytest
 from ledger_facts import PIPELINE, Runner, open_ledger
 
 from dropless.errors import ConnectorError, DroplessError, Fenced
-from dropless.ledger import database, schema
+from dropless.ledger import schema, sqlite
 from dropless.ledger.letters import LetterFilter, Letters
 from dropless.ledger.store import Ledger
 
@@ -227,7 +227,7 @@ class TestResources:
         assert ledger.offsets(PIPELINE)["s", "a"].next == 6
 
     def test_lock_held_too_long_is_an_outage(self, tmp_path: Path) -> None:
-        with mock.patch.object(database, "BUSY_SECONDS", 0.02), open_ledger(tmp_path) as ledger:
+        with mock.patch.object(sqlite, "BUSY_SECONDS", 0.02), open_ledger(tmp_path) as ledger:
             other = sqlite3.connect(ledger.database.path, isolation_level=None)
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(ConnectorError) as caught:

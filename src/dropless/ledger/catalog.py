@@ -73,9 +73,8 @@ class Catalog:
     def files(self, filter: LetterFilter, first: int = 0, superseded: bool = False) -> Iterator[FileFacts]:
         """The files from id `first` on that may hold letters of the filter, in the order of ids."""
         sql = (
-            _FILE
-            + " AND f.id >= :first"
-            + " AND (:since IS NULL OR e.committed >= :since) AND (:until IS NULL OR e.committed < :until)"
+            _FILE + " AND f.id >= :first" + " AND (CAST(:since AS TEXT) IS NULL OR e.committed >= :since)"
+            " AND (CAST(:until AS TEXT) IS NULL OR e.committed < :until)"
         )
         sql += " AND e.run = :run" if filter.run is not None else " AND e.status = 'committed'"
         if filter.state is not None:
@@ -107,7 +106,7 @@ class Catalog:
             """
             SELECT f.id FROM letter_files f JOIN epochs e ON e.id = f.epoch JOIN runs r ON r.id = e.run
             WHERE e.pipeline = :pipeline AND e.status = 'committed' AND f.kind = 'letters' AND (
-              f.joined OR r.kind = 'replay' OR EXISTS (
+              f.joined <> 0 OR r.kind = 'replay' OR EXISTS (
                 SELECT 1 FROM ranges x JOIN splits s ON s.id = x.split
                 WHERE x.epoch = e.id AND s.pipeline = :pipeline AND s.number = :number
                   AND x.first <= :position AND :position < x.last))

@@ -6,18 +6,18 @@ Only `Ledger.commit` calls this. Every function takes the connection of the open
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from dropless.errors import Fenced, LedgerCorrupt, problem
 from dropless.ledger import states
+from dropless.ledger.database import Connection
 from dropless.ledger.records import Epoch, LetterFile, Range, Retoken, SplitFact
 from dropless.protocol.fates import unbalanced
 
 SINCE_RESET = (
-    "coalesce((SELECT max(number) FROM epochs WHERE pipeline = :pipeline AND resets AND status <> 'aborted'), 0)"
+    "coalesce((SELECT max(number) FROM epochs WHERE pipeline = :pipeline AND resets <> 0 AND status <> 'aborted'), 0)"
 )
 """The epoch from which on facts count, as SQL."""
 
@@ -31,14 +31,14 @@ def load(text: str | None) -> Any:
     return None if text is None else json.loads(text)
 
 
-def next_number(con: sqlite3.Connection, pipeline: str) -> int:
+def next_number(con: Connection, pipeline: str) -> int:
     """One more than any epoch ever committed, aborted ones too: a number is never used for two commits."""
     return int(
         con.execute("SELECT coalesce(max(number), 0) + 1 FROM epochs WHERE pipeline = ?", (pipeline,)).fetchone()[0]
     )
 
 
-def check_run(con: sqlite3.Connection, pipeline: str, epoch: Epoch) -> tuple[str, bool]:
+def check_run(con: Connection, pipeline: str, epoch: Epoch) -> tuple[str, bool]:
     """The kind of the epoch's run and whether it is gated.
 
     Raises LedgerCorrupt where the run is not open or it is not this epoch's turn.
@@ -73,11 +73,11 @@ def check_files(folder: Path, paths: Iterable[str], epoch: int) -> None:
             )
 
 
-def insert_epoch(con: sqlite3.Connection, pipeline: str, generation: int, epoch: Epoch, status: str, at: str) -> int:
+def insert_epoch(con: Connection, pipeline: str, generation: int, epoch: Epoch, status: str, at: str) -> int:
     """The epoch's row and its counts are in; returns the row's id, which is not the epoch's number."""
     cursor = con.execute(
         "INSERT INTO epochs (pipeline, number, run, generation, definition, contracts, status, resets, committed,"
-        " plan, tables) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " plan, tables) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
         (
             pipeline,
             epoch.number,
@@ -92,8 +92,7 @@ def insert_epoch(con: sqlite3.Connection, pipeline: str, generation: int, epoch:
             dump(dict(epoch.tables)),
         ),
     )
-    key = cursor.lastrowid
-    assert key is not None
+    key = int(cursor.fetchone()[0])
     con.executemany(
         "INSERT INTO operators VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
@@ -120,7 +119,7 @@ def insert_epoch(con: sqlite3.Connection, pipeline: str, generation: int, epoch:
     return key
 
 
-def insert_ranges(con: sqlite3.Connection, pipeline: str, key: int, epoch: Epoch, restarts: bool) -> None:
+def insert_ranges(con: Connection, pipeline: str, key: int, epoch: Epoch, restarts: bool) -> None:
     """The ranges are in, each going on exactly where its split's last one ended (L1, L2).
 
     A backfill may take a split again from its beginning; its earlier ranges no longer count then.
@@ -150,9 +149,7 @@ def insert_ranges(con: sqlite3.Connection, pipeline: str, key: int, epoch: Epoch
         )
 
 
-def _check_continues(
-    con: sqlite3.Connection, pipeline: str, split: int, taken: Range, epoch: int, restarts: bool
-) -> None:
+def _check_continues(con: Connection, pipeline: str, split: int, taken: Range, epoch: int, restarts: bool) -> None:
     if restarts and taken.start is None:
         return
     last = con.execute(
@@ -169,7 +166,7 @@ def _check_continues(
         raise LedgerCorrupt(problem("ledger.offset_gap", message, hint="nothing of the epoch was committed"))
 
 
-def upsert_split(con: sqlite3.Connection, pipeline: str, fact: SplitFact) -> None:
+def upsert_split(con: Connection, pipeline: str, fact: SplitFact) -> None:
     """What is now known of a split that was numbered before."""
     changed = con.execute(
         "UPDATE splits SET size = ?, modified = ?, finished = ?"
@@ -179,7 +176,7 @@ def upsert_split(con: sqlite3.Connection, pipeline: str, fact: SplitFact) -> Non
     assert changed == 1, f"split {fact.split!r} of {fact.source!r} was never numbered {fact.number}"
 
 
-def replace_tokens(con: sqlite3.Connection, pipeline: str, retokens: Iterable[Retoken]) -> None:
+def replace_tokens(con: Connection, pipeline: str, retokens: Iterable[Retoken]) -> None:
     """Parked parts have their new tokens and wait to be published; what was left out of them are letters of this
     transaction (L2, L7)."""
     for again in retokens:
@@ -196,21 +193,19 @@ def replace_tokens(con: sqlite3.Connection, pipeline: str, retokens: Iterable[Re
         )
 
 
-def insert_letters(con: sqlite3.Connection, key: int, files: Iterable[LetterFile]) -> None:
+def insert_letters(con: Connection, key: int, files: Iterable[LetterFile]) -> None:
     """The letters are in, all open; amendments are in and tied to the files they amend (L7)."""
     for file in files:
         count = file.count if file.kind == "letters" else 0
-        cursor = con.execute(
+        (id,) = con.execute(
             "INSERT INTO letter_files (epoch, path, kind, count, joined, open, claimed, replayed, discarded, states)"
-            " VALUES (?, ?, ?, ?, ?, ?, 0, 0, 0, ?)",
+            " VALUES (?, ?, ?, ?, ?, ?, 0, 0, 0, ?) RETURNING id",
             (key, file.path, file.kind, file.count, file.joined, count, bytes(count)),
-        )
-        con.executemany(
-            "INSERT INTO amended (amendment, file) VALUES (?, ?)", [(cursor.lastrowid, t) for t in file.targets]
-        )
+        ).fetchone()
+        con.executemany("INSERT INTO amended (amendment, file) VALUES (?, ?)", [(id, t) for t in file.targets])
 
 
-def apply_transitions(con: sqlite3.Connection, pipeline: str, key: int, epoch: Epoch, kind: str) -> None:
+def apply_transitions(con: Connection, pipeline: str, key: int, epoch: Epoch, kind: str) -> None:
     """Each letter named is in its new state, having been in the old one (L7, L8)."""
     allowed = states.BY_REPLAY if kind == "replay" else states.BY_BACKFILL
     for change in epoch.transitions:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dropless.errors import DefinitionError, problem
 from dropless.ledger import states
 from dropless.ledger.commit import SINCE_RESET, load, next_number
+from dropless.ledger.database import Connection
 from dropless.ledger.ownership import owner_of
 from dropless.ledger.records import Progress, Range, Run, SplitFact, StateFile, Unpublished
 from dropless.protocol.facts import EpochFact, Facts, Part, RunFact
@@ -19,7 +19,7 @@ COUNTS = f"e.pipeline = :pipeline AND e.status <> 'aborted' AND e.number >= {SIN
 _RUN = "id, pipeline, coalesce(purpose, kind), definition, gated, status, reason, started, finished, details"
 
 
-def run(con: sqlite3.Connection, pipeline: str, number: int) -> Run:
+def run(con: Connection, pipeline: str, number: int) -> Run:
     """The run of that number. Raises DefinitionError `ledger.no_such_run`."""
     row = con.execute(f"SELECT {_RUN} FROM runs WHERE id = ? AND pipeline = ?", (number, pipeline)).fetchone()
     if row is None:
@@ -34,7 +34,7 @@ def to_run(row: Sequence[Any]) -> Run:
     return Run(id, pipeline, kind, definition, bool(gated), status, reason, started, finished, load(details))
 
 
-def abort_held(con: sqlite3.Connection, pipeline: str, run: int) -> None:
+def abort_held(con: Connection, pipeline: str, run: int) -> None:
     """The held epochs of the run are aborted, and letters are in the states they had before them (L10)."""
     changes = con.execute(
         "SELECT t.file, t.rows, t.before, t.after FROM transitions t JOIN epochs e ON e.id = t.epoch"
@@ -46,9 +46,7 @@ def abort_held(con: sqlite3.Connection, pipeline: str, run: int) -> None:
     con.execute("UPDATE epochs SET status = 'aborted' WHERE run = ? AND status = 'held'", (run,))
 
 
-def number_splits(
-    con: sqlite3.Connection, pipeline: str, splits: Sequence[tuple[str, str]]
-) -> dict[tuple[str, str], int]:
+def number_splits(con: Connection, pipeline: str, splits: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
     known = {(source, split): n for source, split, n in _splits(con, pipeline, "source, split, number")}
     new = [key for key in dict.fromkeys(splits) if key not in known]
     first = max(known.values(), default=0) + 1
@@ -60,16 +58,16 @@ def number_splits(
     return {key: known[key] for key in splits}
 
 
-def split_facts(con: sqlite3.Connection, pipeline: str) -> dict[tuple[str, str], SplitFact]:
+def split_facts(con: Connection, pipeline: str) -> dict[tuple[str, str], SplitFact]:
     rows = _splits(con, pipeline, "number, source, split, size, modified, finished")
     return {(row[1], row[2]): SplitFact(row[0], row[1], row[2], row[3], row[4], bool(row[5])) for row in rows}
 
 
-def _splits(con: sqlite3.Connection, pipeline: str, columns: str) -> list[tuple[Any, ...]]:
+def _splits(con: Connection, pipeline: str, columns: str) -> list[tuple[Any, ...]]:
     return con.execute(f"SELECT {columns} FROM splits WHERE pipeline = ? ORDER BY number", (pipeline,)).fetchall()
 
 
-def offsets(con: sqlite3.Connection, pipeline: str) -> dict[tuple[str, str], Progress]:
+def offsets(con: Connection, pipeline: str) -> dict[tuple[str, str], Progress]:
     # A range without a start begins its split, again after a backfill; only what follows the last of them counts.
     rows = con.execute(
         f"""
@@ -88,7 +86,7 @@ def offsets(con: sqlite3.Connection, pipeline: str) -> dict[tuple[str, str], Pro
 
 
 def ranges(
-    con: sqlite3.Connection, pipeline: str, source: str | None, split: str | None, include_aborted: bool
+    con: Connection, pipeline: str, source: str | None, split: str | None, include_aborted: bool
 ) -> list[tuple[int, str, Range]]:
     which = "e.pipeline = :pipeline" if include_aborted else COUNTS
     rows = con.execute(
@@ -96,7 +94,8 @@ def ranges(
         SELECT e.number, e.status, s.source, s.split, r.start, r.next, r.first, r.last, r.records, r.digest, r.finished,
                s.id, r.start IS NULL
         FROM ranges r JOIN epochs e ON e.id = r.epoch JOIN splits s ON s.id = r.split
-        WHERE {which} AND (:source IS NULL OR s.source = :source) AND (:split IS NULL OR s.split = :split) ORDER BY r.id
+        WHERE {which} AND (CAST(:source AS TEXT) IS NULL OR s.source = :source)
+          AND (CAST(:split AS TEXT) IS NULL OR s.split = :split) ORDER BY r.id
         """,
         {"pipeline": pipeline, "source": source, "split": split},
     ).fetchall()
@@ -106,7 +105,7 @@ def ranges(
     return [(r[0], r[1], Range(r[2], r[3], load(r[4]), load(r[5]), r[6], r[7], r[8], r[9], bool(r[10]))) for r in rows]
 
 
-def unpublished(con: sqlite3.Connection, pipeline: str) -> list[Unpublished]:
+def unpublished(con: Connection, pipeline: str) -> list[Unpublished]:
     rows = con.execute(
         "SELECT e.number, t.sink, t.token, t.parked FROM tokens t JOIN epochs e ON e.id = t.epoch"
         " WHERE t.published IS NULL AND e.pipeline = ? AND e.status = 'committed' ORDER BY e.number, t.sink",
@@ -115,7 +114,7 @@ def unpublished(con: sqlite3.Connection, pipeline: str) -> list[Unpublished]:
     return [Unpublished(*row) for row in rows]
 
 
-def abandoned(con: sqlite3.Connection, pipeline: str) -> list[Unpublished]:
+def abandoned(con: Connection, pipeline: str) -> list[Unpublished]:
     rows = con.execute(
         "SELECT e.number, t.sink, t.token, t.parked FROM tokens t JOIN epochs e ON e.id = t.epoch"
         " WHERE t.published IS NULL AND t.forgotten IS NULL AND e.pipeline = ? AND e.status = 'aborted'"
@@ -125,7 +124,7 @@ def abandoned(con: sqlite3.Connection, pipeline: str) -> list[Unpublished]:
     return [Unpublished(*row) for row in rows]
 
 
-def mark_published(con: sqlite3.Connection, pipeline: str, epoch: int, sink: str, at: str) -> None:
+def mark_published(con: Connection, pipeline: str, epoch: int, sink: str, at: str) -> None:
     changed = con.execute(
         "UPDATE tokens SET published = coalesce(published, ?), parked = NULL WHERE sink = ? AND epoch ="
         " (SELECT id FROM epochs WHERE pipeline = ? AND number = ? AND status = 'committed')",
@@ -134,7 +133,7 @@ def mark_published(con: sqlite3.Connection, pipeline: str, epoch: int, sink: str
     assert changed == 1, f"epoch {epoch} of {pipeline} has no committed token for {sink}"
 
 
-def set_token(con: sqlite3.Connection, pipeline: str, epoch: int, sink: str, column: str, value: str) -> None:
+def set_token(con: Connection, pipeline: str, epoch: int, sink: str, column: str, value: str) -> None:
     """`parked` or `forgotten` of a token that is not published is `value`."""
     changed = con.execute(
         f"UPDATE tokens SET {column} = ? WHERE sink = ? AND published IS NULL AND epoch ="
@@ -144,7 +143,7 @@ def set_token(con: sqlite3.Connection, pipeline: str, epoch: int, sink: str, col
     assert changed == 1, f"epoch {epoch} of {pipeline} has no unpublished token for {sink}"
 
 
-def state_files(con: sqlite3.Connection, pipeline: str, but_held: bool = False) -> dict[str, list[StateFile]]:
+def state_files(con: Connection, pipeline: str, but_held: bool = False) -> dict[str, list[StateFile]]:
     """The chain of each operator; without the held epochs it is what counts if their run is stopped."""
     also = " AND e.status <> 'held'" if but_held else ""
     # Without the held epochs, a reset among them is none either.
@@ -169,7 +168,7 @@ def chains(rows: Iterable[tuple[Any, ...]]) -> dict[str, list[StateFile]]:
     return found
 
 
-def plan(con: sqlite3.Connection, pipeline: str) -> tuple[str, str] | None:
+def plan(con: Connection, pipeline: str) -> tuple[str, str] | None:
     row = con.execute(
         f"SELECT p.digest, p.text FROM epochs e JOIN plans p ON p.digest = e.plan WHERE {COUNTS}"
         " ORDER BY e.number DESC LIMIT 1",
@@ -178,7 +177,7 @@ def plan(con: sqlite3.Connection, pipeline: str) -> tuple[str, str] | None:
     return (row[0], row[1]) if row else None
 
 
-def kept_files(con: sqlite3.Connection, pipeline: str) -> set[str]:
+def kept_files(con: Connection, pipeline: str) -> set[str]:
     """Paths of all letters, and of the state files that count, however an open run ends and if the last is undone."""
     from dropless.ledger import undoing
 
@@ -192,7 +191,7 @@ def kept_files(con: sqlite3.Connection, pipeline: str) -> set[str]:
     return kept | {path for (path,) in letters}
 
 
-def facts(con: sqlite3.Connection, pipeline: str, generation: int, sinks: Sequence[str]) -> Facts:
+def facts(con: Connection, pipeline: str, generation: int, sinks: Sequence[str]) -> Facts:
     """Epochs with an unsettled part only: all others are as if they had never been, to every decision."""
     rows = con.execute(
         "SELECT e.number, e.run, e.status, t.sink, t.token, t.parked FROM tokens t JOIN epochs e ON e.id = t.epoch"

@@ -227,7 +227,7 @@ class Letters:
     def edit(self, id: str, raw: bytes, by: str) -> None:
         """A replay takes these bytes for the letter from now on; the original bytes are kept beside them (L7)."""
         file, row = self._locate(id)
-        with self._database.write() as con:
+        with self._database.write(self._pipeline) as con:
             self._require_open(id, int(states.read(con, self._pipeline, file.id)[row]), "edited")
             con.execute(
                 "INSERT INTO edits (file, row, raw, author, at) VALUES (?, ?, ?, ?, ?)",
@@ -239,7 +239,7 @@ class Letters:
         discarded = 0
         for file in self._catalog.files(filter):
             chosen = self._match(file, filter)
-            with self._database.write() as con:
+            with self._database.write(self._pipeline) as con:
                 rows = self._take(con, file, chosen, "discarded")
                 if len(rows):
                     con.execute(
@@ -264,11 +264,15 @@ class Letters:
             if file.run == run.id:
                 continue
             chosen = np.setdiff1d(self._match(file, filter), self._catalog.settled(file.id, run.id), assume_unique=True)
-            with self._database.write() as con:
+            with self._database.write(self._pipeline) as con:
                 check_current(con, self._pipeline, generation, "claiming dead letters")
                 rows = self._take(con, file, chosen, "claimed")
                 if len(rows):
-                    con.execute("INSERT OR REPLACE INTO claims (file, run) VALUES (?, ?)", (file.id, run.id))
+                    con.execute(
+                        "INSERT INTO claims (file, run) VALUES (?, ?)"
+                        " ON CONFLICT (file) DO UPDATE SET run = excluded.run",
+                        (file.id, run.id),
+                    )
             if len(rows):
                 yield self._claimed(file, rows)
 

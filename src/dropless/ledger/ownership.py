@@ -1,22 +1,14 @@
-"""Who runs a pipeline: a generation in the ledger and a file lock that the kernel frees when its process dies.
-
-Each generation has a lock file of its own, so a runner that was taken over keeps its lock without shadowing the
-liveness of the one that took over.
-"""
+"""Who runs a pipeline: a generation in the ledger and a lock that is free once the process that holds it is gone."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import socket
-import sqlite3
 from dataclasses import dataclass
-from pathlib import Path
 
 from dropless.errors import Fenced, Problem, problem
-from dropless.ledger.database import Database
+from dropless.ledger.database import Connection, Database, Locks
 
 
 @dataclass(frozen=True)
@@ -31,25 +23,22 @@ class Owner:
 
 
 class Ownership:
-    """Generations of the pipelines under one `.dropless` folder, and the locks this process holds."""
+    """Generations of the pipelines of one ledger, and the locks this process holds."""
 
-    def __init__(self, database: Database, root: Path) -> None:
+    def __init__(self, database: Database, locks: Locks) -> None:
         self._database = database
-        self._root = root
-        self._locks: dict[str, tuple[int, int]] = {}
+        self._locks = locks
+        self._held: dict[str, int] = {}
 
     def acquire(self, pipeline: str, owner: str, since: str, take_over: bool) -> int:
         """The pipeline is owned by this process under the generation returned (L5). Raises Fenced `protocol.busy`."""
-        folder = self._root / pipeline
-        folder.mkdir(parents=True, exist_ok=True)
         # Inside the write transaction, so that of two processes that find no live owner only one goes on.
-        with self._database.write() as con:
+        with self._database.write(pipeline) as con:
             last = owner_of(con, pipeline)
-            if last and not take_over and _is_locked(folder / f"lock-{last.generation}"):
+            if last and not take_over and self._locks.is_held(pipeline, last.generation):
                 raise Fenced(_busy(pipeline, last))
             generation = (last.generation if last else 0) + 1
-            handle = _lock(folder / f"lock-{generation}")
-            if handle is None:
+            if not self._locks.take(pipeline, generation):
                 raise Fenced(_busy(pipeline, Owner(generation, owner, os.getpid(), socket.gethostname(), since)))
             try:
                 text = json.dumps({"owner": owner, "pid": os.getpid(), "host": socket.gethostname(), "since": since})
@@ -59,36 +48,36 @@ class Ownership:
                     (pipeline, generation, text),
                 )
             except BaseException:
-                os.close(handle)
+                self._locks.release(pipeline, generation)
                 raise
             self.release(pipeline)
-            self._locks[pipeline] = (generation, handle)
-        _remove_old(folder, generation)
+            self._held[pipeline] = generation
+        self._locks.forget(pipeline, generation)
         return generation
 
     def release(self, pipeline: str) -> None:
         """This process no longer holds the lock; its generation stays the current one until another acquires."""
-        if pipeline in self._locks:
-            os.close(self._locks.pop(pipeline)[1])
+        if pipeline in self._held:
+            self._locks.release(pipeline, self._held.pop(pipeline))
 
     def release_all(self) -> None:
-        for pipeline in list(self._locks):
+        for pipeline in list(self._held):
             self.release(pipeline)
 
     def live(self, pipeline: str) -> Owner | None:
         """The owner that is running now, or None."""
         with self._database.read() as con:
             last = owner_of(con, pipeline)
-        return last if last and _is_locked(self._root / pipeline / f"lock-{last.generation}") else None
+            return last if last and self._locks.is_held(pipeline, last.generation) else None
 
 
-def owner_of(con: sqlite3.Connection, pipeline: str) -> Owner | None:
+def owner_of(con: Connection, pipeline: str) -> Owner | None:
     """The last process that acquired the pipeline, alive or not."""
     row = con.execute("SELECT generation, owner FROM pipelines WHERE name = ?", (pipeline,)).fetchone()
     return Owner(generation=row[0], **json.loads(row[1])) if row else None
 
 
-def check_current(con: sqlite3.Connection, pipeline: str, generation: int, doing: str) -> None:
+def check_current(con: Connection, pipeline: str, generation: int, doing: str) -> None:
     """Raises Fenced when another generation owns the pipeline (L5). Inside the transaction that depends on it."""
     last = owner_of(con, pipeline)
     if last is None or last.generation != generation:
@@ -100,39 +89,3 @@ def check_current(con: sqlite3.Connection, pipeline: str, generation: int, doing
 def _busy(pipeline: str, owner: Owner) -> Problem:
     message = f'"{pipeline}" is being run by {owner.owner} (pid {owner.pid} on {owner.host}, since {owner.since})'
     return problem("protocol.busy", message, hint="wait for it, or take over with --take-over")
-
-
-def _lock(path: Path) -> int | None:
-    """The open and locked file, or None where another holds it."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    except BaseException:
-        os.close(handle)
-        raise
-    return handle
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
-
-
-def _remove_old(folder: Path, generation: int) -> None:
-    for path in folder.glob("lock-*"):
-        number = path.name.removeprefix("lock-")
-        if number.isdigit() and int(number) < generation:
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from dropless.errors import DefinitionError, problem
 from dropless.ledger import derive
 from dropless.ledger.commit import load
+from dropless.ledger.database import Connection
 from dropless.ledger.records import LetterFile, OperatorCount, PathCount, Range, Run
 from dropless.protocol.fates import unbalanced
 
@@ -20,20 +20,19 @@ _RUN_STATUS = (
 )
 
 
-def runs(con: sqlite3.Connection, pipeline: str | None, limit: int, before: int | None) -> list[Run]:
+def runs(con: Connection, pipeline: str | None, limit: int, before: int | None) -> list[Run]:
     rows = con.execute(
         f"SELECT id, pipeline, coalesce(purpose, kind), definition, gated, {_RUN_STATUS}, reason, started, finished,"
         " details FROM runs"
-        " WHERE (:pipeline IS NULL OR pipeline = :pipeline) AND (:before IS NULL OR id < :before)"
+        " WHERE (CAST(:pipeline AS TEXT) IS NULL OR pipeline = :pipeline)"
+        " AND (CAST(:before AS BIGINT) IS NULL OR id < :before)"
         " ORDER BY id DESC LIMIT :limit",
         {"pipeline": pipeline, "before": before, "limit": limit},
     )
     return [derive.to_run(row) for row in rows]
 
 
-def epochs(
-    con: sqlite3.Connection, pipeline: str, run: int | None, limit: int, before: int | None
-) -> list[dict[str, Any]]:
+def epochs(con: Connection, pipeline: str, run: int | None, limit: int, before: int | None) -> list[dict[str, Any]]:
     rows = con.execute(
         f"""
         SELECT e.number, e.run, {_EPOCH_STATUS}, e.committed, e.definition,
@@ -41,7 +40,8 @@ def epochs(
                (SELECT coalesce(sum(count), 0) FROM letter_files WHERE epoch = e.id AND kind = 'letters'),
                (SELECT count(*) FROM tokens WHERE epoch = e.id AND published IS NULL)
         FROM epochs e
-        WHERE e.pipeline = :pipeline AND (:run IS NULL OR e.run = :run) AND (:before IS NULL OR e.number < :before)
+        WHERE e.pipeline = :pipeline AND (CAST(:run AS BIGINT) IS NULL OR e.run = :run)
+          AND (CAST(:before AS BIGINT) IS NULL OR e.number < :before)
         ORDER BY e.number DESC LIMIT :limit
         """,
         {"pipeline": pipeline, "run": run, "before": before, "limit": limit},
@@ -50,7 +50,7 @@ def epochs(
     return [dict(zip(keys, row, strict=True)) for row in rows]
 
 
-def run_report(con: sqlite3.Connection, pipeline: str, number: int) -> dict[str, Any]:
+def run_report(con: Connection, pipeline: str, number: int) -> dict[str, Any]:
     """The run's sums. Raises DefinitionError `ledger.no_such_run`."""
     run = derive.run(con, pipeline, number)
     facts = _facts(con, "e.run = ?", number)
@@ -78,7 +78,7 @@ def run_report(con: sqlite3.Connection, pipeline: str, number: int) -> dict[str,
     }
 
 
-def epoch_report(con: sqlite3.Connection, pipeline: str, number: int) -> dict[str, Any]:
+def epoch_report(con: Connection, pipeline: str, number: int) -> dict[str, Any]:
     """One epoch's facts. Raises DefinitionError `ledger.no_such_run`."""
     row = con.execute(
         f"SELECT e.id, e.run, coalesce(r.purpose, r.kind), {_EPOCH_STATUS}, e.committed, e.definition,"
@@ -125,7 +125,7 @@ class _Facts:
     letters: list[LetterFile] = field(default_factory=list)
 
 
-def _facts(con: sqlite3.Connection, where: str, value: int) -> dict[int, _Facts]:
+def _facts(con: Connection, where: str, value: int) -> dict[int, _Facts]:
     found: dict[int, _Facts] = defaultdict(_Facts)
     for key, *row in _of_epochs(
         con,
@@ -156,9 +156,7 @@ def _facts(con: sqlite3.Connection, where: str, value: int) -> dict[int, _Facts]
     return found
 
 
-def _of_epochs(
-    con: sqlite3.Connection, table: str, columns: str, where: str, value: int, order: str
-) -> list[tuple[Any, ...]]:
+def _of_epochs(con: Connection, table: str, columns: str, where: str, value: int, order: str) -> list[tuple[Any, ...]]:
     chosen = ", ".join(f"x.{c.strip()}" for c in columns.split(","))
     return con.execute(
         f"SELECT e.id, {chosen} FROM {table} x JOIN epochs e ON e.id = x.epoch WHERE {where}"
@@ -243,7 +241,7 @@ def _by_source(fact: _Facts) -> dict[str, Counter[str]]:
     return found
 
 
-def _verdicts(con: sqlite3.Connection, where: str, value: int) -> list[dict[str, Any]]:
+def _verdicts(con: Connection, where: str, value: int) -> list[dict[str, Any]]:
     """Summed by relation, rule and action, in the order they were first judged; the detail is the last there is."""
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for _, relation, rule, action, judged, failed, detail in _of_epochs(
@@ -259,13 +257,14 @@ def _verdicts(con: sqlite3.Connection, where: str, value: int) -> list[dict[str,
     return list(found.values())
 
 
-def _epoch_counts(con: sqlite3.Connection, run: int) -> dict[str, Any]:
+def _epoch_counts(con: Connection, run: int) -> dict[str, Any]:
     row = con.execute(
         """
-        SELECT count(*), coalesce(sum(status = 'committed'), 0), coalesce(sum(status = 'held'), 0),
-               coalesce(sum(status = 'aborted'), 0), min(number), max(number),
-               coalesce(sum(status = 'committed' AND EXISTS (
-                 SELECT 1 FROM tokens WHERE epoch = epochs.id AND published IS NULL)), 0)
+        SELECT count(*), count(*) FILTER (WHERE status = 'committed'),
+               count(*) FILTER (WHERE status = 'held'), count(*) FILTER (WHERE status = 'aborted'),
+               min(number), max(number),
+               count(*) FILTER (WHERE status = 'committed' AND EXISTS (
+                 SELECT 1 FROM tokens WHERE epoch = epochs.id AND published IS NULL))
         FROM epochs WHERE run = ?
         """,
         (run,),
@@ -273,7 +272,7 @@ def _epoch_counts(con: sqlite3.Connection, run: int) -> dict[str, Any]:
     return dict(zip(("count", "committed", "held", "aborted", "first", "last", "unpublished"), row, strict=True))
 
 
-def _letter_counts(con: sqlite3.Connection, where: str, value: int) -> dict[str, int]:
+def _letter_counts(con: Connection, where: str, value: int) -> dict[str, int]:
     row = con.execute(
         "SELECT coalesce(sum(f.count), 0), coalesce(sum(open), 0), coalesce(sum(claimed), 0),"
         " coalesce(sum(replayed), 0), coalesce(sum(discarded), 0)"

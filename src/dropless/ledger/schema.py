@@ -6,7 +6,7 @@ split's last known facts, and the states of letters. Everything current is deriv
 
 from __future__ import annotations
 
-import sqlite3
+from dropless.errors import LedgerCorrupt, problem
 
 APPLICATION = 0x64726F70
 """SQLite's application id of a ledger file."""
@@ -144,21 +144,26 @@ CREATE TABLE undone (
 # What was given to each sink, as a digest; which epochs an undo took back (they are aborted since). A run with a
 # purpose has the kind 'replay': like one it reads no ranges and is not resumed.
 
-MIGRATIONS = (_V1, _V2, _V3, _V4)
+_V5 = """
+DROP INDEX epochs_that_reset;
+CREATE INDEX epochs_that_reset ON epochs (pipeline, number) WHERE resets <> 0;
+"""
+# The condition as every database takes it, and as the queries say it: else the index is not used.
+
+MIGRATIONS = (_V1, _V2, _V3, _V4, _V5)
 """MIGRATIONS[i] turns version i into version i + 1."""
 VERSION = len(MIGRATIONS)
 
 
-def migrate(con: sqlite3.Connection, have: int) -> None:
-    """Brings a ledger from version `have` to `VERSION`, inside the caller's transaction."""
-    for script in MIGRATIONS[have:]:
-        for statement in _statements(script):
-            con.execute(statement)
-    con.execute(f"PRAGMA user_version = {VERSION}")
-    con.execute(f"PRAGMA application_id = {APPLICATION}")
+def check(version: int, where: str) -> None:
+    """Raises LedgerCorrupt `ledger.version` for a ledger of a later dropless."""
+    if version > VERSION:
+        message = f"{where} has version {version}, this dropless reads up to {VERSION}"
+        hint = "install the dropless that wrote it, or a later one"
+        raise LedgerCorrupt(problem("ledger.version", message, hint=hint))
 
 
-def _statements(script: str) -> list[str]:
-    """The statements of a script; `executescript` would commit the transaction that migration must stay in."""
-    lines = [line for line in script.splitlines() if not line.lstrip().startswith("--")]
+def statements(have: int) -> list[str]:
+    """What brings a ledger from version `have` to `VERSION`, for one transaction."""
+    lines = [line for script in MIGRATIONS[have:] for line in script.splitlines() if not line.lstrip().startswith("--")]
     return [s for s in "\n".join(lines).split(";") if s.strip()]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import TYPE_CHECKING
 
 from dropless.errors import LedgerCorrupt, problem
+from dropless.ledger.database import Connection
 
 if TYPE_CHECKING:  # Commands that only list runs should not pay for importing numpy.
     import numpy as np
@@ -30,7 +30,7 @@ def from_rows(rows: np.ndarray) -> bytes:
     return rows.astype("<u4").tobytes()
 
 
-def read(con: sqlite3.Connection, pipeline: str, file: int) -> np.ndarray:
+def read(con: Connection, pipeline: str, file: int) -> np.ndarray:
     """A writable copy of a file's states. Raises LedgerCorrupt where the pipeline has no such file."""
     import numpy as np
 
@@ -44,7 +44,7 @@ def read(con: sqlite3.Connection, pipeline: str, file: int) -> np.ndarray:
     return np.frombuffer(row[0], dtype=np.uint8).copy()
 
 
-def write(con: sqlite3.Connection, file: int, states: np.ndarray) -> None:
+def write(con: Connection, file: int, states: np.ndarray) -> None:
     """The states are these, and the counts beside them say so too."""
     import numpy as np
 
@@ -56,7 +56,7 @@ def write(con: sqlite3.Connection, file: int, states: np.ndarray) -> None:
     )
 
 
-def change(con: sqlite3.Connection, pipeline: str, file: int, rows: bytes, before: str, after: str) -> None:
+def change(con: Connection, pipeline: str, file: int, rows: bytes, before: str, after: str) -> None:
     """The rows went from `before` to `after`. Raises LedgerCorrupt where one of them was not in `before`."""
     states, at = read(con, pipeline, file), to_rows(rows)
     if len(at) == 0:
@@ -74,7 +74,7 @@ def change(con: sqlite3.Connection, pipeline: str, file: int, rows: bytes, befor
     write(con, file, states)
 
 
-def undo(con: sqlite3.Connection, pipeline: str, file: int, rows: bytes, before: str, after: str) -> None:
+def undo(con: Connection, pipeline: str, file: int, rows: bytes, before: str, after: str) -> None:
     """The rows that are still in `after` are back in `before`; others were changed by someone since and stay.
 
     Only an ending run undoes, and its claims end with it, so what it had claimed is open.
@@ -85,7 +85,7 @@ def undo(con: sqlite3.Connection, pipeline: str, file: int, rows: bytes, before:
     write(con, file, states)
 
 
-def release(con: sqlite3.Connection, pipeline: str, run: int) -> int:
+def release(con: Connection, pipeline: str, run: int) -> int:
     """What the run claimed and did not settle is open again; returns how many letters."""
     released = 0
     for (file,) in con.execute("SELECT file FROM claims WHERE run = ?", (run,)).fetchall():

@@ -14,6 +14,7 @@ from typing import Any, Literal, overload
 from dropless.errors import LedgerCorrupt, problem
 from dropless.ledger import commit, derive, report, states, undoing
 from dropless.ledger.database import Database, translated
+from dropless.ledger.locks import FileLocks
 from dropless.ledger.ownership import Owner, Ownership, check_current
 from dropless.ledger.records import (
     Content,
@@ -28,6 +29,7 @@ from dropless.ledger.records import (
     Unpublished,
     Version,
 )
+from dropless.ledger.sqlite import SqliteDatabase
 from dropless.protocol.facts import Facts
 
 FOLDER = ".dropless"
@@ -48,8 +50,8 @@ class Ledger:
         self._clock = clock
         with translated(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-        self.database = Database(self.root / FILE)
-        self._ownership = Ownership(self.database, self.root)
+        self.database: Database = SqliteDatabase(self.root / FILE)
+        self._ownership = Ownership(self.database, FileLocks(self.root))
 
     @overload
     @classmethod
@@ -134,11 +136,11 @@ class Ledger:
         started: str | None = None,
     ) -> Run:
         """A run is open. A pipeline has one open run at a time; an interrupted one is resumed or finished first."""
-        with self.database.write() as con:
+        with self.database.write(pipeline) as con:
             check_current(con, pipeline, generation, "beginning a run")
-            cursor = con.execute(
+            (id,) = con.execute(
                 "INSERT INTO runs (pipeline, kind, purpose, definition, gated, status, reason, started, details)"
-                " VALUES (?, ?, ?, ?, ?, 'running', '', ?, ?)",
+                " VALUES (?, ?, ?, ?, ?, 'running', '', ?, ?) RETURNING id",
                 (
                     pipeline,
                     "replay" if kind in ("undo", "repair") else kind,
@@ -148,9 +150,8 @@ class Ledger:
                     started or self._clock(),
                     commit.dump(dict(details or {})),
                 ),
-            )
-            assert cursor.lastrowid is not None
-            return derive.run(con, pipeline, cursor.lastrowid)
+            ).fetchone()
+            return derive.run(con, pipeline, id)
 
     def open_run(self, pipeline: str) -> Run | None:
         """The run that has not ended: going on if `owner` is alive, else left by a process that died."""
@@ -165,7 +166,7 @@ class Ledger:
         letters and letter transitions (L10); what the run found out stays readable under it.
         """
         assert status != "running"
-        with self.database.write() as con:
+        with self.database.write(run.pipeline) as con:
             check_current(con, run.pipeline, generation, "ending the run")
             if status == "succeeded":
                 con.execute("UPDATE epochs SET status = 'committed' WHERE run = ? AND status = 'held'", (run.id,))
@@ -184,7 +185,7 @@ class Ledger:
 
     def release_epoch(self, generation: int, pipeline: str, epoch: int) -> None:
         """A held epoch was judged on its own and can be published; it is not taken back with its run any more."""
-        with self.database.write() as con:
+        with self.database.write(pipeline) as con:
             check_current(con, pipeline, generation, f"releasing epoch {epoch}")
             con.execute(
                 "UPDATE epochs SET status = 'committed' WHERE pipeline = ? AND number = ? AND status = 'held'",
@@ -193,7 +194,7 @@ class Ledger:
 
     def release_claims(self, generation: int, run: Run) -> int:
         """Letters the run claimed and no epoch settled are open again; returns how many (L7)."""
-        with self.database.write() as con:
+        with self.database.write(run.pipeline) as con:
             check_current(con, run.pipeline, generation, "releasing claims")
             return states.release(con, run.pipeline, run.id)
 
@@ -201,7 +202,7 @@ class Ledger:
 
     def number_splits(self, pipeline: str, splits: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
         """Every (source, split) has a number that never changes; those seen first get the next ones in order."""
-        with self.database.write() as con:
+        with self.database.write(pipeline) as con:
             return derive.number_splits(con, pipeline, splits)
 
     def split_facts(self, pipeline: str) -> dict[tuple[str, str], SplitFact]:
@@ -219,7 +220,7 @@ class Ledger:
 
     def update_split(self, pipeline: str, fact: SplitFact) -> None:
         """The split's size, time and end are these, for instance after its content was found unchanged."""
-        with self.database.write() as con:
+        with self.database.write(pipeline) as con:
             commit.upsert_split(con, pipeline, fact)
 
     def offsets(self, pipeline: str) -> dict[tuple[str, str], Progress]:
@@ -256,7 +257,7 @@ class Ledger:
                 # L5: to a successor they were what a dead process left, so a runner that slept is fenced, not corrupt.
                 self.check_generation(generation, pipeline, f"committing epoch {epoch.number}")
                 raise
-        with self.database.write() as con:
+        with self.database.write(pipeline) as con:
             check_current(con, pipeline, generation, f"committing epoch {epoch.number}")
             kind, gated = commit.check_run(con, pipeline, epoch)
             assert epoch.held == gated, "the epochs of a gated run, and only they, are held until its verdict"
@@ -290,13 +291,13 @@ class Ledger:
 
     def mark_published(self, generation: int, pipeline: str, epoch: int, sink: str) -> None:
         """The sink's part of the epoch is known to be visible. Marking again changes nothing (L4)."""
-        with self.database.write() as con:
+        with self.database.write(pipeline) as con:
             check_current(con, pipeline, generation, f"publishing epoch {epoch}")
             derive.mark_published(con, pipeline, epoch, sink, self._clock())
 
     def park(self, pipeline: str, epoch: int, sink: str, reason: str) -> None:
         """The sink refused the epoch for a reason that retrying does not cure; its token is kept."""
-        with self.database.write() as con:
+        with self.database.write(pipeline) as con:
             derive.set_token(con, pipeline, epoch, sink, "parked", reason)
 
     def parked(self, pipeline: str) -> list[Unpublished]:
@@ -310,7 +311,7 @@ class Ledger:
 
     def mark_forgotten(self, pipeline: str, epoch: int, sink: str) -> None:
         """The sink has removed what it had staged for an aborted epoch."""
-        with self.database.write() as con:
+        with self.database.write(pipeline) as con:
             derive.set_token(con, pipeline, epoch, sink, "forgotten", self._clock())
 
     def facts(self, pipeline: str, generation: int, sinks: Sequence[str] = ()) -> Facts:
@@ -408,17 +409,19 @@ class Ledger:
     def remember_definition(self, version: str, text: str) -> None:
         """The text of a definition version is kept."""
         with self.database.write() as con:
-            con.execute("INSERT OR IGNORE INTO definitions VALUES (?, ?, ?)", (version, text, self._clock()))
+            con.execute(
+                "INSERT INTO definitions VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (version, text, self._clock())
+            )
 
     def remember_contract(self, digest: str, text: str) -> None:
         """The text of a contract version is kept."""
         with self.database.write() as con:
-            con.execute("INSERT OR IGNORE INTO contracts VALUES (?, ?, ?)", (digest, text, self._clock()))
+            con.execute("INSERT INTO contracts VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (digest, text, self._clock()))
 
     def remember_plan(self, digest: str, text: str) -> None:
         """The description of a plan is kept."""
         with self.database.write() as con:
-            con.execute("INSERT OR IGNORE INTO plans VALUES (?, ?, ?)", (digest, text, self._clock()))
+            con.execute("INSERT INTO plans VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (digest, text, self._clock()))
 
     def plan(self, pipeline: str) -> tuple[str, str] | None:
         """Digest and description of the plan that the state which counts was last changed under; None where unknown."""

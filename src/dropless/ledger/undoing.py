@@ -5,17 +5,16 @@ History is not erased: the run, its counts and its verdicts stay readable, and `
 
 from __future__ import annotations
 
-import sqlite3
-
 from dropless.errors import DefinitionError, problem
 from dropless.ledger import derive, states
 from dropless.ledger.commit import dump, load
+from dropless.ledger.database import Connection
 from dropless.ledger.records import Content, Epoch, StateFile, Version
 
 _COUNTING = "e.pipeline = :pipeline AND e.status = 'committed'"
 
 
-def insert_contents(con: sqlite3.Connection, key: int, epoch: Epoch) -> None:
+def insert_contents(con: Connection, key: int, epoch: Epoch) -> None:
     """What the epoch gave to its sinks is in."""
     con.executemany(
         "INSERT INTO contents (epoch, sink, rows, digest, method, replaces) VALUES (?, ?, ?, ?, ?, ?)",
@@ -23,7 +22,7 @@ def insert_contents(con: sqlite3.Connection, key: int, epoch: Epoch) -> None:
     )
 
 
-def contents(con: sqlite3.Connection, pipeline: str) -> list[tuple[int, Content]]:
+def contents(con: Connection, pipeline: str) -> list[tuple[int, Content]]:
     """(epoch, content) of the epochs that count, in their order."""
     rows = con.execute(
         f"SELECT e.number, c.sink, c.rows, c.digest, c.method, c.replaces FROM contents c"
@@ -33,7 +32,7 @@ def contents(con: sqlite3.Connection, pipeline: str) -> list[tuple[int, Content]
     return [(row[0], Content(row[1], row[2], row[3], row[4], tuple(load(row[5])))) for row in rows]
 
 
-def tokens(con: sqlite3.Connection, pipeline: str, sink: str) -> list[tuple[int, bytes, bool]]:
+def tokens(con: Connection, pipeline: str, sink: str) -> list[tuple[int, bytes, bool]]:
     """(epoch, token, whether it is published) of the sink's committed epochs that count, in order."""
     rows = con.execute(
         "SELECT e.number, t.token, t.published IS NOT NULL FROM tokens t JOIN epochs e ON e.id = t.epoch"
@@ -43,7 +42,7 @@ def tokens(con: sqlite3.Connection, pipeline: str, sink: str) -> list[tuple[int,
     return [(row[0], row[1], bool(row[2])) for row in rows]
 
 
-def versions(con: sqlite3.Connection, pipeline: str) -> list[Version]:
+def versions(con: Connection, pipeline: str) -> list[Version]:
     """Of every committed epoch that counts, in order."""
     rows = con.execute(
         "SELECT e.number, e.run, e.definition, e.tables, r.started, r.purpose FROM epochs e JOIN runs r ON r.id = e.run"
@@ -53,7 +52,7 @@ def versions(con: sqlite3.Connection, pipeline: str) -> list[Version]:
     return [Version(row[0], row[1], row[2], load(row[3]), row[4], row[5]) for row in rows]
 
 
-def replayed(con: sqlite3.Connection, pipeline: str) -> list[tuple[int, int, bytes]]:
+def replayed(con: Connection, pipeline: str) -> list[tuple[int, int, bytes]]:
     """(epoch, letter file, rows) of the letters that epochs which count have delivered."""
     return con.execute(
         "SELECT e.number, t.file, t.rows FROM transitions t JOIN epochs e ON e.id = t.epoch"
@@ -62,7 +61,7 @@ def replayed(con: sqlite3.Connection, pipeline: str) -> list[tuple[int, int, byt
     ).fetchall()
 
 
-def last_run(con: sqlite3.Connection, pipeline: str) -> int | None:
+def last_run(con: Connection, pipeline: str) -> int | None:
     """The latest run that has epochs which count; an undo has none of its own to take back."""
     row = con.execute(
         f"SELECT max(e.run) FROM epochs e JOIN runs r ON r.id = e.run WHERE {_COUNTING} AND r.purpose IS NULL",
@@ -71,7 +70,7 @@ def last_run(con: sqlite3.Connection, pipeline: str) -> int | None:
     return row[0] if row else None
 
 
-def epochs_of(con: sqlite3.Connection, pipeline: str, run: int) -> list[tuple[int, bool]]:
+def epochs_of(con: Connection, pipeline: str, run: int) -> list[tuple[int, bool]]:
     """(number, resets) of the committed epochs of the run and of the repairs made after it, in order."""
     rows = con.execute(
         f"SELECT e.number, e.resets FROM epochs e WHERE {_COUNTING} AND e.run = :run ORDER BY e.number",
@@ -80,7 +79,7 @@ def epochs_of(con: sqlite3.Connection, pipeline: str, run: int) -> list[tuple[in
     return [(row[0], bool(row[1])) for row in rows]
 
 
-def undone(con: sqlite3.Connection, pipeline: str) -> dict[int, int]:
+def undone(con: Connection, pipeline: str) -> dict[int, int]:
     """Epochs that were taken back, each with the epoch that did it."""
     rows = con.execute(
         "SELECT e.number, b.number FROM undone u JOIN epochs e ON e.id = u.epoch JOIN epochs b ON b.id = u.by"
@@ -90,7 +89,7 @@ def undone(con: sqlite3.Connection, pipeline: str) -> dict[int, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def undo_run(con: sqlite3.Connection, pipeline: str, run: int, key: int) -> None:
+def undo_run(con: Connection, pipeline: str, run: int, key: int) -> None:
     """The run's epochs no longer count, and letters are in the states they had before it; `key` is the undo's epoch.
 
     Raises DefinitionError `undo.not_last` where a later run would be left standing on it.
@@ -119,10 +118,10 @@ def not_last(pipeline: str, run: int, last: int | None) -> DefinitionError:
     )
 
 
-def state_before(con: sqlite3.Connection, pipeline: str, run: int) -> dict[str, list[StateFile]]:
+def state_before(con: Connection, pipeline: str, run: int) -> dict[str, list[StateFile]]:
     """The chain of each operator as it was before the run, whether or not its files are still there."""
     reset = (
-        "coalesce((SELECT max(number) FROM epochs WHERE pipeline = :pipeline AND resets AND status = 'committed'"
+        "coalesce((SELECT max(number) FROM epochs WHERE pipeline = :pipeline AND resets <> 0 AND status = 'committed'"
         " AND run < :run), 0)"
     )
     rows = con.execute(

@@ -25,7 +25,7 @@ from dropless.connect.api import Sink
 from dropless.engine import failpoint
 from dropless.engine.project import Project
 from dropless.errors import ConnectorError, problem
-from dropless.ledger.database import Database
+from dropless.ledger.sqlite import SqliteDatabase
 from dropless.prove.power import Log
 from dropless.prove.trials import Fault
 
@@ -176,18 +176,18 @@ class Planter:
             raise ConnectorError(problem("sink.unreachable", f'sink "{name}" does not answer'), retryable=True)
 
     def _watch_ledger(self) -> None:
-        write = Database.write
+        write = SqliteDatabase.write
         planter = self
 
         @contextmanager
-        def watched(database: Database) -> Iterator[Any]:
-            with planter._quiet, write(database) as con:
+        def watched(database: SqliteDatabase, pipeline: str = "") -> Iterator[Any]:
+            with planter._quiet, write(database, pipeline) as con:
                 if planter._full:
                     pages = con.execute("PRAGMA page_count").fetchone()[0]
                     con.execute(f"PRAGMA max_page_count = {pages}")
                 yield con
 
-        replace(Database, "write", watched)
+        replace(SqliteDatabase, "write", watched)
 
 
 def _kill(delay: float) -> None:
