@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ MODES = {
     "duckdb": ("append", "upsert", "overwrite"),
     "sqlite": ("append", "upsert", "overwrite"),
     "postgres": ("append", "upsert", "overwrite"),
+    "kafka": ("append", "upsert"),
 }
 PIPELINES = (
     ("csv", "parquet"),
@@ -53,8 +54,12 @@ PIPELINES = (
     ("sqlite", "csv"),
     ("postgres", "postgres"),
     ("postgres", "ndjson"),
+    ("kafka", "kafka"),
+    ("kafka", "postgres"),
+    ("kafka", "parquet"),
+    ("csv", "kafka"),
 )
-"""Source and sink: each source twice, each sink twice."""
+"""Source and sink: each source twice or more, each sink twice."""
 CONTRACT = """
 apiVersion: v3.1.0
 kind: DataContract
@@ -105,12 +110,22 @@ def rows() -> list[tuple[str, ...]]:
     return found
 
 
-def make(source: str, sink: str, folder: Path, url: str | None) -> Made:
-    """The pipeline's definition, contract and input are in the folder (and on the server)."""
+@dataclass(frozen=True)
+class Servers:
+    """What pairs may read and write beside files: a database's address, a Kafka broker with topics of a pair's own."""
+
+    url: str | None = None
+    broker: Any = None
+    topics: str = ""
+    """What the names of the pair's topics begin with."""
+
+
+def make(source: str, sink: str, folder: Path, servers: Servers) -> Made:
+    """The pipeline's definition, contract and input are in the folder (and on the servers)."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "orders.odcs.yaml").write_text(CONTRACT)
-    sources = _write(source, folder, url)
-    sinks = "\n".join(f"  {m}: {_sink(sink, m, url)}" for m in MODES[sink])
+    sources = _write(source, folder, servers)
+    sinks = "\n".join(f"  {m}: {_sink(sink, m, servers)}" for m in MODES[sink])
     found = []
     for name, points in (("pipeline.yaml", BREAKS), ("mended.yaml", MENDED)):
         text = DEFINITION.replace("SOURCE", sources).replace("SINKS", sinks).replace("POINTS", points)
@@ -119,19 +134,21 @@ def make(source: str, sink: str, folder: Path, url: str | None) -> Made:
     return Made(*found)
 
 
-def _sink(sink: str, mode: str, url: str | None) -> str:
+def _sink(sink: str, mode: str, servers: Servers) -> str:
     relation = "kept" if mode == "append" else "daily"
     key = ", key: [day, country]" if mode == "upsert" else ""
     if sink in ("csv", "ndjson", "parquet"):
         config = f"{sink}: {{path: out/{mode}}}"
     elif sink == "postgres":
-        config = f'postgres: {{url: "{url}", table: {mode}_rows}}'
+        config = f'postgres: {{url: "{servers.url}", table: {mode}_rows}}'
+    elif sink == "kafka":
+        config = f'kafka: {{brokers: "{servers.broker.address}", topic: {servers.topics}-{mode}, partitions: 2}}'
     else:
         config = f"{sink}: {{path: out.{sink}, table: {mode}_rows}}"
     return f"{{from: {relation}, {config}, mode: {mode}{key}}}"
 
 
-def _write(source: str, folder: Path, url: str | None) -> str:
+def _write(source: str, folder: Path, servers: Servers) -> str:
     """The source's data are there; returns its part of the definition."""
     made = rows()
     (folder / "input").mkdir()
@@ -148,14 +165,20 @@ def _write(source: str, folder: Path, url: str | None) -> str:
                 columns = zip(COLUMNS, map(list, zip(*part, strict=True)), strict=True)
                 pq.write_table(pa.table(dict(columns)), path, row_group_size=15)
         return f'{source}: {{path: "input/*.{source}"}}'
+    if source == "kafka":
+        servers.broker.create(f"{servers.topics}-orders", FILES)
+        values = [json.dumps(dict(zip(COLUMNS, r, strict=True))).encode() for r in made]
+        for i in range(FILES):
+            servers.broker.send(f"{servers.topics}-orders", values[i * PER_FILE : (i + 1) * PER_FILE], partition=i)
+        return f'kafka: {{brokers: "{servers.broker.address}", topic: {servers.topics}-orders, bounded: true}}'
     typed = [(int(r[0]), *r[1:]) for r in made]
     columns = "seq BIGINT, " + ", ".join(f"{c} VARCHAR(20)" for c in COLUMNS[1:])
     if source == "postgres":
-        assert url is not None
-        with psycopg.connect(url, autocommit=True) as con:
+        assert servers.url is not None
+        with psycopg.connect(servers.url, autocommit=True) as con:
             con.execute(f"CREATE TABLE orders ({columns})")
             con.cursor().executemany("INSERT INTO orders VALUES (%s, %s, %s, %s, %s, %s)", typed)
-        return f'postgres: {{url: "{url}", table: orders, {log}}}'
+        return f'postgres: {{url: "{servers.url}", table: orders, {log}}}'
     path = folder / "input" / f"orders.{source}"
     connect: Any = sqlite3.connect if source == "sqlite" else duckdb.connect
     with closing(connect(str(path))) as con:
@@ -165,7 +188,7 @@ def _write(source: str, folder: Path, url: str | None) -> str:
     return f"{source}: {{path: input/orders.{source}, table: orders, {log}}}"
 
 
-def prove_pair(source: str, sink: str, url: str | None, *, seed: int, kills: int, **more: Any) -> Any:
+def prove_pair(source: str, sink: str, servers: Servers, *, seed: int, kills: int, **more: Any) -> Any:
     """The certificate of one pipeline of the matrix."""
     from dropless.engine.project import load_one
     from dropless.prove.campaign import Options, prove
@@ -173,7 +196,7 @@ def prove_pair(source: str, sink: str, url: str | None, *, seed: int, kills: int
     shm = Path("/dev/shm")
     home = Path(tempfile.mkdtemp(prefix="dropless-matrix-", dir=shm if shm.is_dir() else None))
     try:
-        made = make(source, sink, home / "project", url)
+        made = make(source, sink, home / "project", servers)
         options = Options(seed=seed, kills=kills, mended=load_one(made.mended), folder=home / "scratch", **more)
         return prove(load_one(made.definition), options)
     finally:
@@ -197,13 +220,29 @@ def server() -> Iterator[Any]:
     sys.path.insert(0, str(HERE.parent))
     from postgres_fixture import Cluster
 
-    folder = Path(tempfile.mkdtemp(prefix="dropless-postgres-"))
-    cluster = Cluster(folder)
-    try:
-        cluster.start()
+    with _started(Cluster) as cluster:
         yield cluster
+
+
+@contextmanager
+def broker() -> Iterator[Any]:
+    """A Kafka broker of the matrix's own."""
+    sys.path.insert(0, str(HERE.parent))
+    from kafka.broker import Broker
+
+    with _started(Broker) as found:
+        yield found
+
+
+@contextmanager
+def _started(kind: Any) -> Iterator[Any]:
+    folder = Path(tempfile.mkdtemp(prefix="dropless-matrix-"))
+    made = kind(folder)
+    try:
+        made.start()
+        yield made
     finally:
-        cluster.stop()
+        made.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -222,16 +261,19 @@ def main() -> int:
     asked = parser.parse_args()
     known = json.loads(asked.out.read_text()) if asked.out.exists() else []
     failed = 0
-    with server() as cluster:
+    with ExitStack() as stack:
+        cluster = stack.enter_context(server())
+        kafka = None
         for i, (source, sink) in enumerate(PIPELINES):
             if asked.only and f"{source}-{sink}" not in asked.only:
                 continue
             begun = time.time()
             cluster.execute(f"CREATE DATABASE pair_{i}")
+            if "kafka" in (source, sink) and kafka is None:
+                kafka = stack.enter_context(broker())
+            servers = Servers(cluster.url(f"pair_{i}"), kafka, f"pair-{i}")
             # Some instants lie beyond a resumed process's end, so more is planned than is asked for.
-            certificate = prove_pair(
-                source, sink, cluster.url(f"pair_{i}"), seed=asked.seed + i, kills=asked.kills * 5 // 4
-            )
+            certificate = prove_pair(source, sink, servers, seed=asked.seed + i, kills=asked.kills * 5 // 4)
             found = entry(source, sink, certificate)
             known = [k for k in known if (k["source"], k["sink"]) != (source, sink)] + [found]
             known.sort(key=lambda k: PIPELINES.index((k["source"], k["sink"])))

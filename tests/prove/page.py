@@ -42,7 +42,7 @@ NOT_PROMISED = (
     "writes; SQLite, DuckDB and PostgreSQL are trusted with theirs.",
     "Bytes. Rows are compared as sets; files of append sinks also byte for byte, with one worker. The order of rows in "
     "an overwritten file is not part of the answer.",
-    "Object storage and Kafka, which have tests of their own and no kills in this matrix yet.",
+    "Object storage, which has tests of its own and no kills in this matrix yet.",
 )
 
 

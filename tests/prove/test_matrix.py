@@ -18,12 +18,13 @@ RESULTS: list[dict[str, Any]] = json.loads(matrix.RESULTS.read_text())
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("source", "sink"), matrix.PIPELINES, ids="-".join)
 def test_pair_comes_out_the_same_however_it_is_killed(
-    source: str, sink: str, postgres: Any, postgres_database: str
+    source: str, sink: str, postgres: Any, postgres_database: str, request: pytest.FixtureRequest
 ) -> None:
     seed = matrix.SEED + 1000 + matrix.PIPELINES.index((source, sink))
     points = ("kill", "power-cut")
-    url = postgres.url(postgres_database)
-    certificate = matrix.prove_pair(source, sink, url, seed=seed, kills=KILLS, points=points, jobs=1, twice=False)
+    broker = request.getfixturevalue("broker") if "kafka" in (source, sink) else None
+    servers = matrix.Servers(postgres.url(postgres_database), broker, f"pair-{source}-{sink}")
+    certificate = matrix.prove_pair(source, sink, servers, seed=seed, kills=KILLS, points=points, jobs=1, twice=False)
     assert certificate.verdict == "proven", certificate.to_json()
     assert certificate.kills >= KILLS // 2, certificate.to_json()
 

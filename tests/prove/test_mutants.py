@@ -18,7 +18,7 @@ GATE = "checks: {daily: [{name: small, row: 'orders < 2', on_fail: stop}]}\n"
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.law}-{m.name}")
 def test_mutant_is_found_out(mutant: Mutant, tmp_path: Path) -> None:
-    made = matrix.make("csv", "sqlite", tmp_path / "project", None)
+    made = matrix.make("csv", "sqlite", tmp_path / "project", matrix.Servers())
     if mutant.pipeline == "gated":
         made.definition.write_text(made.definition.read_text() + GATE)
     worker = (sys.executable, str(Path(__file__).with_name("mutant_worker.py")))

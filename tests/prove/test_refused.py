@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dropless.connect import registry
 from dropless.engine.project import load_one
 from dropless.errors import DefinitionError
 from dropless.prove.campaign import Options, prove
@@ -18,8 +19,9 @@ from .test_prove import dropless
 QUICK = Options(seed=1, kills=1, points=("kill",), jobs=1, twice=False)
 
 
-def test_source_that_cannot_be_sampled_is_named(tmp_path: Path) -> None:
-    source = 'kafka: {brokers: "127.0.0.1:1", topic: orders, format: json}'
+def test_source_that_cannot_be_sampled_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.SOURCES, "elsewhere", registry.SOURCES["csv"])
+    source = 'elsewhere: {path: "input/*.csv"}'
     definition = shop.make(tmp_path, shop.DEFINITION.replace('csv: {path: "input/*.csv"}', source))
     with pytest.raises(DefinitionError) as refused:
         prove(load_one(definition), QUICK)
@@ -27,8 +29,9 @@ def test_source_that_cannot_be_sampled_is_named(tmp_path: Path) -> None:
     assert 'source "orders"' in str(refused.value)
 
 
-def test_sink_without_a_scratch_copy_is_named(tmp_path: Path) -> None:
-    sink = 'kafka: {brokers: "127.0.0.1:1", topic: kept}'
+def test_sink_without_a_scratch_copy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.SINKS, "elsewhere", registry.SINKS["parquet"])
+    sink = "elsewhere: {path: lake}"
     definition = shop.make(tmp_path, shop.DEFINITION.replace("parquet: {path: lake}", sink))
     with pytest.raises(DefinitionError) as refused:
         prove(load_one(definition), QUICK)

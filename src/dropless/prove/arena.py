@@ -19,11 +19,12 @@ from dropless.engine.project import Project
 from dropless.engine.replay import replay
 from dropless.engine.run import Options, run
 from dropless.ledger.letters import LetterFilter
-from dropless.prove import judge, power, sample, targets
+from dropless.prove import judge, power, sample, targets, topics
 from dropless.prove.judge import Finding, Snapshot
 from dropless.prove.plant import Watch
 from dropless.prove.steps import Exit, Process, Said
 from dropless.prove.trials import Scenario, Trial
+from dropless.spec.model import SinkSpec
 
 FINISHES = 4
 """Undisturbed processes that a trial may need to finish what was begun."""
@@ -337,6 +338,10 @@ class Arena:
         shutil.rmtree(self._home / "tmp", ignore_errors=True)
         if targets.postgres_urls(self._project):
             targets.prepare_postgres(self._project, self.campaign.originals)
+        if targets.topics_of(self._project):
+            ended = self._step(lambda: targets.prepare_topics(self._project), None)
+            if ended.said is None or ended.said.code:
+                raise RuntimeError(f"the scratch topics cannot be emptied: {_words(ended)}")
 
     def _is_log(self, path: Path) -> bool:
         """Files of a source that is a log of files; databases are one file that is not taken apart."""
@@ -351,14 +356,21 @@ class Arena:
 
 
 def placed(project: Project, schema: str, root: Path) -> Project:
-    """The project with its ledger and relative paths below `root`, and its PostgreSQL tables in `schema`."""
-    sinks = {
-        name: replace(s, config=replace(s.config, table=f"{schema}.{s.config.table.rpartition('.')[2]}"))
-        if s.connector == "postgres"
-        else s
-        for name, s in project.spec.sinks.items()
-    }
-    return replace(project, spec=replace(project.spec, folder=root, sinks=sinks))
+    """The project with its ledger and relative paths below `root`, its tables in `schema` and topics named after it.
+
+    It has a name of its own too: the transactions of a Kafka sink are those of its pipeline, and workers are many.
+    """
+    sinks = {name: _placed(sink, schema) for name, sink in project.spec.sinks.items()}
+    name = f"{project.spec.name}-{schema}"
+    return replace(project, spec=replace(project.spec, name=name, folder=root, sinks=sinks))
+
+
+def _placed(sink: SinkSpec, schema: str) -> SinkSpec:
+    if sink.connector == "postgres":
+        return replace(sink, config=replace(sink.config, table=f"{schema}.{sink.config.table.rpartition('.')[2]}"))
+    if sink.connector == "kafka":
+        return replace(sink, config=replace(sink.config, topic=topics.scratch_name(schema, sink.config.topic)))
+    return sink
 
 
 def _copy(source: str, target: str) -> None:

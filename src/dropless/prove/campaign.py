@@ -23,7 +23,7 @@ from dropless.engine.project import Project
 from dropless.engine.verdicts import is_gated
 from dropless.errors import DefinitionError, problem
 from dropless.plan.ir import Unique
-from dropless.prove import sample, targets
+from dropless.prove import sample, targets, topics
 from dropless.prove.arena import Base, Campaign, Result, pack, unpack
 from dropless.prove.certificate import Certificate
 from dropless.prove.steps import Said
@@ -163,6 +163,8 @@ def _cut(settings: Settings, total: int) -> Settings:
 
 def _drop_samples(campaign: Campaign) -> None:
     for spec in campaign.project.spec.sources.values():
+        if spec.connector == "kafka":
+            topics.clear(spec.config, campaign.project.spec.folder, spec.config.topic)
         if spec.connector == "postgres":
             with targets.connect(spec.config.url.reveal()) as con:
                 schema = spec.config.table.rpartition(".")[0]

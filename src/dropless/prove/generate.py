@@ -10,7 +10,7 @@ import json
 import random
 import re
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -22,6 +22,7 @@ from dropless.contract.model import Contract
 
 ROWS = 600
 FILES = 6
+PARTITIONS = 3
 BAD = 0.05
 """The share of records with one value that its type refuses."""
 _DAY = date(2026, 1, 1)
@@ -190,6 +191,16 @@ def write_ndjson(config: Any, columns: Sequence[Field], made: list[Row], into: P
         if i == 0:
             lines.insert(1, '{"broken')
         (into / f"part-{i}.ndjson").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def json_values(
+    rename: Mapping[str, str], columns: Sequence[Field], made: list[Row], metadata: Mapping[str, str]
+) -> list[bytes]:
+    """Objects as a topic has them, one of them broken; what is around a value is left to the broker."""
+    back = {relation: theirs for theirs, relation in rename.items()}
+    names = [f.name for f in columns if f.name not in metadata.values()]
+    values = [json.dumps({back.get(n, n): row[n] for n in names}, default=_json).encode() for row in made]
+    return [*values[:1], b'{"broken', *values[1:]]
 
 
 def _json(value: Any) -> Any:

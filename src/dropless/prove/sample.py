@@ -18,7 +18,7 @@ from dropless.connect.api import Source, Split
 from dropless.connect.config import Secret
 from dropless.engine.project import Project
 from dropless.errors import ConnectorError, DefinitionError, problem
-from dropless.prove import generate, targets
+from dropless.prove import generate, targets, topics
 from dropless.spec.model import SourceSpec
 
 FOLDER = "sources"
@@ -89,6 +89,8 @@ def _sampled(
             return _database(project, spec, into)
         if spec.connector == "postgres":
             return _postgres(spec, schema, url)
+        if spec.connector == "kafka":
+            return _topics(spec, project.spec.folder, schema)
     except ConnectorError as error:
         if error.code != "source.not_found":
             raise
@@ -247,6 +249,22 @@ def _postgres(spec: SourceSpec, schema: str, url: str | None) -> SourceSpec:
     return replace(spec, config=replace(config, url=Secret(url)) if url else config)
 
 
+def _topics(spec: SourceSpec, folder: Path, schema: str) -> SourceSpec | None:
+    """The first records of every topic as a scratch topic, which ends where it ends."""
+    names = topics.names_of(spec.config, folder)
+    made = []
+    for name in names:
+        into = topics.scratch_name(schema, f"{spec.name}.{name}")
+        if topics.copy(spec.config, folder, name, into, SAMPLE_ROWS // len(names)):
+            made.append(into)
+    return _of_topics(spec, made, folder) if made else None
+
+
+def _of_topics(spec: SourceSpec, names: Sequence[str], folder: Path) -> SourceSpec:
+    plain: dict[str, Any] = {"pattern": None, "start": "earliest", "lost": {}, "group": None, "bounded": True}
+    return replace(spec, config=replace(topics.rooted(spec.config, folder), topic=tuple(names), **plain))
+
+
 # ---------------------------------------------------------------- generated
 
 
@@ -285,5 +303,10 @@ def _generated(
             generate.write_postgres(con, schema, spec.name, contract.fields, made, log and log.column)
         config = replace(spec.config, table=f"{schema}.{spec.name}", query=None, url=Secret(address))
         return replace(spec, config=config)
+    if spec.connector == "kafka" and spec.config.format == "json":
+        name = topics.scratch_name(schema, spec.name)
+        values = generate.json_values(spec.config.rename, contract.fields, made, spec.config.metadata)
+        topics.write(spec.config, project.spec.folder, name, values, generate.PARTITIONS)
+        return _of_topics(spec, [name], project.spec.folder)
     text = f'prove cannot generate data for source "{spec.name}" of kind "{spec.connector}"'
     raise DefinitionError(problem("prove.no_data", text, project.spec.place("sources", spec.name)))

@@ -17,6 +17,7 @@ from typing import Any
 from dropless.connect.config import Secret
 from dropless.engine.project import Project
 from dropless.errors import ConnectorError, DefinitionError, problem
+from dropless.prove import topics
 from dropless.spec.model import SinkSpec
 
 FOLDER = "targets"
@@ -36,6 +37,8 @@ class Contents:
 def rerouted(project: Project, name: str, schema: str, url: str | None) -> SinkSpec:
     """The sink as it is in a scratch copy: relative paths below `targets/`, tables of PostgreSQL in `schema`.
 
+    A topic of Kafka has another name, which begins with `schema`.
+
     Raises DefinitionError `prove.unsupported_sink` for a sink of another kind.
     """
     sink = project.spec.sinks[name]
@@ -48,8 +51,11 @@ def rerouted(project: Project, name: str, schema: str, url: str | None) -> SinkS
     if sink.connector == "postgres":
         table = config.table.rpartition(".")[2]
         return replace(sink, config=replace(config, table=f"{schema}.{table}", url=Secret(url) if url else config.url))
+    if sink.connector == "kafka":
+        config = topics.rooted(config, project.spec.folder)
+        return replace(sink, config=replace(config, topic=topics.scratch_name(schema, config.topic)))
     text = f'prove cannot make a scratch copy of sink "{name}": there is none for "{sink.connector}"'
-    known = ", ".join(sorted([*FILES, *DATABASES, "postgres"]))
+    known = ", ".join(sorted([*FILES, *DATABASES, "postgres", "kafka"]))
     raise DefinitionError(
         problem("prove.unsupported_sink", text, project.spec.place("sinks", name), hint=f"it can for {known}")
     )
@@ -91,8 +97,20 @@ def prepare_postgres(project: Project, originals: dict[str, list[str]]) -> None:
                         )
 
 
+def topics_of(project: Project) -> list[SinkSpec]:
+    """The sinks that write to topics."""
+    return [s for s in project.spec.sinks.values() if s.connector == "kafka"]
+
+
+def prepare_topics(project: Project) -> None:
+    """The sinks' scratch topics are gone, and nothing is known of what was in them."""
+    for sink in topics_of(project):
+        topics.clear(sink.config, project.spec.folder, [sink.config.topic], [f"{project.name}/{sink.name}"])
+
+
 def drop(project: Project) -> None:
     """Nothing of the scratch copy is left on any server."""
+    prepare_topics(project)
     for sink in project.spec.sinks.values():
         if sink.connector == "postgres":
             with connect(sink.config.url.reveal()) as con:
@@ -123,6 +141,9 @@ def contents(sink: SinkSpec, folder: Path) -> Contents:
         return Contents(tuple(sorted(_sqlite_rows(folder / sink.config.path, sink.config.table))))
     if sink.connector == "duckdb":
         return Contents(tuple(sorted(_duckdb_rows(folder / sink.config.path, sink.config.table))))
+    if sink.connector == "kafka":
+        found = topics.rows(sink.config, folder, sink.config.topic, sink.mode == "upsert")
+        return Contents(tuple(sorted(found)))
     return Contents(tuple(sorted(_postgres_rows(sink))))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,11 @@ def _import_connectors(campaign: Any) -> None:
         registry.source_class(source.connector)
     for sink in campaign.project.spec.sinks.values():
         registry.sink_class(sink.connector)
+    if "kafka" in {
+        s.connector for s in (*campaign.project.spec.sources.values(), *campaign.project.spec.sinks.values())
+    }:
+        with suppress(ImportError):
+            import confluent_kafka.admin  # noqa: F401
 
 
 if __name__ == "__main__":

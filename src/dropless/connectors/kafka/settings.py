@@ -43,6 +43,10 @@ class Cluster:
     sasl: Sasl | None = field("Log in with a user's name and password.", default=None)
     timeout: int = field("Seconds to wait for the brokers before it counts as an outage.", default=30, minimum=1)
 
+    def client(self, folder: Path) -> dict[str, Any]:
+        """What a client of the driver is made with; it holds secrets. Paths are relative to the folder."""
+        return client_settings(self, folder)
+
 
 def client_settings(cluster: Cluster, folder: Path) -> dict[str, Any]:
     """What every client of the cluster is made with. It holds secrets: it is given to the driver and never shown."""

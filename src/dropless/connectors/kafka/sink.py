@@ -11,10 +11,13 @@ import pyarrow as pa
 from dropless.connect import marker
 from dropless.connect.api import NOTHING, OP, CommitPermit, Refusal, Replaces, Sink, SinkContext
 from dropless.connect.config import field
+from dropless.connect.inspect import Inspector
 from dropless.connect.staging import Stage, Staged
 from dropless.connectors.files.ndjson_sink import not_finite
+from dropless.connectors.kafka.inspect import KafkaInspector
 from dropless.connectors.kafka.render import Renderer
 from dropless.connectors.kafka.settings import Cluster, client_settings
+from dropless.connectors.kafka.stream import Stream
 from dropless.connectors.kafka.transactions import MARKER_TOPIC, ProducerLost, Target, Writer
 from dropless.errors import ConnectorError, Fenced, problem
 
@@ -182,6 +185,17 @@ class KafkaSink(Sink[KafkaSinkConfig]):
 
     def abort(self, epoch: int) -> None:
         self._stage.abort(epoch)
+
+    def inspect(self) -> Inspector:
+        target = self._target()
+        return KafkaInspector(
+            target.topic,
+            target.topics(),
+            lambda: Stream(self.who, target.settings, target.transactional_id, target.timeout),
+            self._renderer,
+            self.context.columns,
+            self._upsert,
+        )
 
     def forget(self, token: bytes) -> None:
         self._stage.forget(token)
