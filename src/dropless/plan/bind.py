@@ -56,6 +56,13 @@ class Binder:
         listed = ", ".join(f"{item} AS {quote(f'c{i}')}" for i, item in enumerate(items))
         return [kind for _, kind in self.describe(f"SELECT {listed} FROM {', '.join(froms)}")]
 
+    def interval(self, sql: str) -> tuple[int, int]:
+        """The months and the microseconds beside them of an interval. Raises duckdb.Error."""
+        parts = "12 * datepart('year', i) + datepart('month', i), epoch_us(i - to_months(0))"
+        found = self._con.execute(f"SELECT {parts} FROM (SELECT CAST({sql} AS INTERVAL) AS i)").fetchone()
+        assert found is not None
+        return int(found[0]), int(found[1])
+
     def empty_value(self, columns: Sequence[Column], expression: str) -> str | None:
         """What an expression of aggregates gives over no rows, as text; None for NULL."""
         self.table("__types0", [Column(c.name, c.type) for c in columns])

@@ -26,6 +26,7 @@ from dropless.plan.functions import Function
 from dropless.plan.parse import parse_query, relations_in, with_quotes
 from dropless.plan.query import Env, Named, Outputs, numbered, plan_query
 from dropless.plan.sinks import add_sinks, refuse_recomputed
+from dropless.plan.windowing import has_calls
 from dropless.spec.model import PipelineSpec, TransformSpec
 
 Shape = Literal["log", "table"]
@@ -216,7 +217,7 @@ class _Builder:
         env = Env(self.draft, text, name, tables)
         before = (dict(self.draft.operators), list(self.draft.recomputed), list(self.draft.notes))
         try:
-            outputs, doubt = self._describe(text, self.trees[name])
+            outputs, doubt = (None, None) if has_calls(self.trees[name]) else self._describe(text, self.trees[name])
             rel = plan_query(self.trees[name], env, name, outputs)
             if doubt is not None:
                 raise doubt

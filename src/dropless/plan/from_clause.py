@@ -14,6 +14,7 @@ from dropless.plan.expr import conjuncts, sql
 from dropless.plan.parse import table_function
 from dropless.plan.query import Env, plan_query, register, renamed
 from dropless.plan.scope import Scope, Source, inside_names
+from dropless.plan.windowing import call_of, plan_windows
 
 if TYPE_CHECKING:
     from dropless.plan.select import Select
@@ -116,6 +117,10 @@ def _factor(node: exp.Expr, env: Env, hint: str) -> Factor:
             return _relation(node, names, env, hint)
         case exp.Table():
             raise Refuse(table_function(node, env.text))
+        case exp.Subquery() if (call := call_of(node)) is not None:
+            rel = plan_windows(call, node, env, hint)
+            rel = renamed(rel, names, env, f"{hint}.{call.kind}", node)
+            return Factor(node.alias, rel, node, table=register(rel, env, f"{hint}.{call.kind}").table)
         case exp.Subquery() if isinstance(node.this, (exp.Select, exp.SetOperation, exp.Subquery)):
             called = node.alias or "subquery"
             rel = plan_query(

@@ -6,14 +6,16 @@ What the session or chance would decide is refused; `now()` and its kin become t
 from __future__ import annotations
 
 import logging
-import re
+from itertools import pairwise
 
 import duckdb
 import sqlglot
 from sqlglot import exp
+from sqlglot.dialects.duckdb import DuckDB
 from sqlglot.errors import SqlglotError
 
-from dropless.errors import Place, Problem, problem
+from dropless.errors import Problem, problem
+from dropless.plan import windowing
 from dropless.plan.bind import Binder, message
 from dropless.plan.draft import Refuse, Text
 from dropless.plan.expr import function_name, inside
@@ -40,8 +42,6 @@ CLOCK_NODES: dict[type[exp.Expr], str] = {
     exp.Localtimestamp: "TIMESTAMP",
     exp.Localtime: "TIME",
 }
-WINDOW_TABLES = {"tumble", "tumbling", "hop", "hopping", "session", "sessionize", "cumulate"}
-WINDOW_CALL = re.compile(rf"\b({'|'.join(sorted(WINDOW_TABLES))})\s*\(", re.IGNORECASE)
 SESSION = {"getenv", "current_user", "current_role", "session_user", "user", "version"}
 
 
@@ -56,6 +56,7 @@ def parse_query(text: Text, binder: Binder) -> exp.Expr:
         word = tree.name.upper() if isinstance(tree, exp.Command) else tree.key.upper()
         hint = "write a SELECT; the sink's mode says what happens to the target"
         raise Refuse(problem("plan.unsupported", f"{word} is no query", text.where, hint))
+    tree = windowing.replace_calls(tree, text, binder)
     functions = [t for t in tree.find_all(exp.Table) if not isinstance(t.this, exp.Identifier)]
     if functions:
         raise Refuse(*(table_function(t, text) for t in functions))
@@ -80,11 +81,23 @@ def _trees(text: Text, binder: Binder) -> list[exp.Expr]:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        return [t for t in sqlglot.parse(text.sql, dialect="duckdb") if t is not None]
+        return [t for t in sqlglot.parse(_readable(text.sql), dialect="duckdb") if t is not None]
     except SqlglotError as error:
         raise Refuse(_syntax(text, binder, error)) from error
     finally:
         logger.setLevel(level)
+
+
+def _readable(sql: str) -> str:
+    """The text with `session` quoted where it is called, which sqlglot takes for a word of its own."""
+    try:
+        tokens = DuckDB().tokenize(sql)
+    except SqlglotError:
+        return sql  # Parsing says it again.
+    for token, after in reversed(list(pairwise(tokens))):
+        if token.text.lower() == "session" and after.text == "(" and sql[token.start] != '"':
+            sql = f'{sql[: token.start]}"session"{sql[token.end + 1 :]}'
+    return sql
 
 
 def _syntax(text: Text, binder: Binder, error: SqlglotError) -> Problem:
@@ -99,8 +112,6 @@ def _syntax(text: Text, binder: Binder, error: SqlglotError) -> Problem:
         return problem("plan.sql_syntax", said, text.line(at))
     except duckdb.Error:
         pass
-    if (window := WINDOW_CALL.search(text.sql)) is not None:
-        return _window_table(window.group(1).lower(), place)
     near = str(details[0].get("highlight") or "")
     said = "this SQL cannot be read here" + (f', from "{near}" on' if near else "")
     return problem("plan.unsupported", said, place, "write it another way")
@@ -109,16 +120,8 @@ def _syntax(text: Text, binder: Binder, error: SqlglotError) -> Problem:
 def table_function(node: exp.Table, text: Text) -> Problem:
     """What to say of a function in FROM."""
     name = function_name(node.this) or node.this.key
-    if name in WINDOW_TABLES:
-        return _window_table(name, text.at(node))
     said = f"the table function {name}(...) is not planned"
     return problem("plan.unsupported", said, text.at(node), "declare what it reads as a source")
-
-
-def _window_table(name: str, where: Place | None) -> Problem:
-    said = f"the event-time window {name}(...) is not planned"
-    hint = "group by time_bucket(INTERVAL ..., column), which keeps every window open"
-    return problem("plan.unsupported", said, where, hint)
 
 
 def settle(tree: exp.Expr, text: Text) -> exp.Expr:

@@ -49,6 +49,11 @@ CODES: dict[str, str] = {
         "Usual cause: a table function, a lateral or as-of join, or a recursive query. "
         "The message says which part, and the hint says another way to write it."
     ),
+    "plan.window": (
+        "A window over time in FROM is not written as it must be: tumble, hop, cumulate or session. "
+        "Usual cause: slide and size the wrong way round, months for a length, or a time column that holds text. "
+        "The hint shows the form; a time column must be a TIMESTAMP."
+    ),
     "plan.not_incremental": (
         "A clause needs all rows at once and cannot be kept up to date as new records come. "
         "Usual cause: a window function without PARTITION BY, or a join of two logs without an equality, above a "
