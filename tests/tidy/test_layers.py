@@ -40,8 +40,9 @@ WORDS = frozenset({"dropless.connect.api", "dropless.connect.config", "dropless.
 DRIVERS = {
     "postgres": frozenset({"psycopg"}),
     "kafka": frozenset({"confluent_kafka", "fastavro", "google"}),
+    "intake": frozenset({"uvicorn", "httptools", "uvloop"}),
 }
-SHARED = {"kafka": "files"}
+SHARED = {"kafka": "files", "intake": "files"}
 """Connector -> another whose formats it reads: JSON and CSV have one decoder, wherever the bytes come from (L9)."""
 CONNECTOR_LIBRARIES = frozenset({"pyarrow", "numpy", "duckdb", "orjson", "xxhash"})
 

@@ -13,6 +13,7 @@ COMMANDS = {
     "check": "dropless.cli.check:check",
     "plan": "dropless.cli.check:plan",
     "run": "dropless.cli.run:run",
+    "intake": "dropless.cli.intake:intake",
     "backfill": "dropless.cli.run:backfill",
     "runs": "dropless.cli.history:runs",
     "show": "dropless.cli.history:show",

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 if TYPE_CHECKING:
     from dropless.connect.inspect import Inspector
+    from dropless.connect.serve import Serving
     from dropless.errors import Problem
 
 C = TypeVar("C")
@@ -184,6 +185,8 @@ class SourceContext:
     fields: tuple[Field, ...] | None = None
     drift: Literal["ignore", "quarantine", "fail", "evolve"] = "ignore"
     chunk_bytes: int = 16 << 20
+    pipeline: str = ""
+    """Whose source it is, for what a source keeps beside its data."""
 
 
 class Source(ABC, Generic[C]):
@@ -195,6 +198,8 @@ class Source(ABC, Generic[C]):
     name: ClassVar[str]
     delivery: ClassVar[Literal["replayable", "at-most-once"]] = "replayable"
     config_type: ClassVar[type]
+    serve: ClassVar[Callable[[Sequence[Any], Serving], None] | None] = None
+    """Of sources that others send to: `serve(sources, serving)` takes what is sent to them until it is told to end."""
     format_rules: ClassVar[tuple[str, ...]] = ()
     """Rules by which its decoder judges each record read, beside those of a contract; such as `json`."""
 

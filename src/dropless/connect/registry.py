@@ -17,6 +17,7 @@ SOURCES = {
     "sqlite": "dropless.connectors.sqlite.source:SQLiteSource",
     "postgres": "dropless.connectors.postgres.source:PostgresSource",
     "kafka": "dropless.connectors.kafka.source:KafkaSource",
+    "intake": "dropless.connectors.intake.source:IntakeSource",
 }
 SINKS = {
     "csv": "dropless.connectors.files.csv_sink:CsvSink",

@@ -27,6 +27,9 @@ POINTS = (
     "finish.after",
     "replay",
     "backfill",
+    "intake.write",
+    "intake.sync",
+    "intake.ack",
 )
 
 Handler = Callable[[str, str], None]

@@ -57,6 +57,7 @@ class Project:
             fields=self.fields[name],
             drift=spec.drift,
             chunk_bytes=self.spec.settings.chunk_bytes,
+            pipeline=self.spec.name,
         )
         return source_class(spec.connector)(spec.config, context)  # type: ignore[no-any-return]
 

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from dropless.connect.api import Broken, Chunk, Decoded, Decoder, Field, Record, Violation
+from dropless.connectors.files.single import ValueDecoder
 from dropless.connectors.files.types import Schema
 from dropless.connectors.kafka.config import KafkaConfig
-from dropless.connectors.kafka.formats import ValueDecoder
 from dropless.connectors.kafka.messages import Around, Messages, around, pack, unpack
 from dropless.connectors.kafka.metadata import MetadataColumns
 

@@ -20,8 +20,8 @@ import orjson
 import pyarrow as pa
 
 from dropless.connect.api import Broken, Decoded, Field
+from dropless.connectors.files.single import JsonValues, ValueDecoder
 from dropless.connectors.kafka.config import KafkaConfig
-from dropless.connectors.kafka.formats import JsonValues, ValueDecoder
 from dropless.connectors.kafka.registry import MAGIC, RegistryClient, UnknownSchema
 
 
@@ -39,7 +39,7 @@ class TranscodedValues(ValueDecoder):
     rule = ""
 
     def __init__(self, config: KafkaConfig, fields: tuple[Field, ...], drift: str, registry: RegistryClient) -> None:
-        self._json = JsonValues(config, fields, drift)
+        self._json = JsonValues(config.rename, fields, drift)
         self.registry = registry
 
     @abstractmethod

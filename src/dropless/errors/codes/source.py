@@ -51,6 +51,19 @@ What the old topic delivered stays, nothing of the new one is read. To take the 
     "source.offsets_too_large": """A Kafka partition has reached an offset that a record's place cannot hold, 2 to
 the 40.
 Few clusters ever get there. Move on to a topic with more partitions.""",
+    "source.address": """The address that the intake is to listen on cannot be had: another program listens there, or
+the process may not.
+Choose another with `--host` and `--port`, or end the other program.""",
+    "source.nothing_to_serve": """A definition has no source that others send to.
+`dropless intake` takes events for sources of the kind `intake`; all others are read by `dropless run`.""",
+    "source.log_in_use": """Another process writes the log of a source: an intake that is running, or a run that fills
+it.
+One process at a time fills a log, or numbers of records would be given twice. End the other one, or give the source a
+`log` of its own.""",
+    "source.log_corrupt": """What a durable log has acknowledged cannot be read any more: a file of it is damaged or
+missing (L1).
+Nothing is cut off or passed over. Restore the folder that the message names from a backup; what the pipeline has
+delivered stays.""",
     "source.schema_registry": """The schema registry refused what the source asked of it: it does not know the address,
 the user or the way of asking.
 A record whose own schema is unknown is a dead letter; this is a registry that gives no schema at all. Correct

@@ -1,0 +1,1 @@
+"""A durable log for what cannot be read again (L1), the service that fills it, and the source that reads it."""
