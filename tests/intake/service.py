@@ -75,7 +75,7 @@ def serving(
 def serving_all(
     sources: list[IntakeSource], reached: Callable[[str, str], None] = lambda point, name: None, host: str = "127.0.0.1"
 ) -> Iterator[Service]:
-    told: list[str] = []
+    told: list[Any] = []
     failed: list[BaseException] = []
     stop = threading.Event()
 
@@ -94,7 +94,7 @@ def serving_all(
             time.sleep(0.01)
         if failed:
             raise failed[0]
-        found = re.search(r":(\d+)/", told[0])
+        found = re.search(r":(\d+)/", told[0]["url"])
         assert found is not None
         yield Service(int(found[1]))
     finally:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from threading import Event
 
 import click
 
-from dropless.cli.common import definition, guarded, which
+from dropless.cli.common import as_json, definition, guarded, which
+from dropless.cli.output import print_line
 from dropless.cli.run import ending
 
 
@@ -19,8 +22,17 @@ from dropless.cli.run import ending
 )
 @click.option("--certificate", metavar="FILE", help="Certificate chain (PEM), to be reached over TLS.")
 @click.option("--key", metavar="FILE", help="Private key of the certificate (PEM).")
+@as_json
 @guarded
-def intake(path: str, pipeline: str | None, host: str, port: int, certificate: str | None, key: str | None) -> None:
+def intake(
+    path: str,
+    pipeline: str | None,
+    host: str,
+    port: int,
+    certificate: str | None,
+    key: str | None,
+    as_json: bool,
+) -> None:
     """Take events over HTTP into a durable log, for `run` to read.
 
     Serves every source of the kind `intake`. An answer of 202 means that the events are on disk; any other, that they
@@ -34,6 +46,13 @@ def intake(path: str, pipeline: str | None, host: str, port: int, certificate: s
     from dropless.engine.failpoint import reach
     from dropless.engine.receive import receive
 
+    def tell(served: Mapping[str, str]) -> None:
+        if as_json:
+            print_line(served)
+        else:
+            click.echo(f"{served['source']}: {served['url']} -> {served['log']}")
+        sys.stdout.flush()
+
     stop = Event()
     with ending(stop):
-        receive(path, pipeline, Serving(host, port, click.echo, stop, reach, certificate, key))
+        receive(path, pipeline, Serving(host, port, tell, stop, reach, certificate, key))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Event
 
@@ -16,7 +16,8 @@ class Serving:
 
     host: str
     port: int
-    tell: Callable[[str], None]
+    tell: Callable[[Mapping[str, str]], None]
+    """Told of each source once it is served: `source`, its `url` and its `log`."""
     stop: Event
     reached: Callable[[str, str], None] = lambda point, source: None
     certificate: str | None = None

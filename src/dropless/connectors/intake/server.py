@@ -46,7 +46,8 @@ async def _serve(sources: Sequence[IntakeSource], serving: Serving, uvicorn: Any
         scheme = "https" if serving.certificate else "http"
         host, port = listening.getsockname()[:2]
         for receiver in receivers:
-            serving.tell(f"{scheme}://{host}:{port}{receiver.path} -> {receiver.source.folder}")
+            url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{receiver.path}"
+            serving.tell({"source": receiver.source.context.name, "url": url, "log": str(receiver.source.folder)})
         beside = asyncio.create_task(_beside(receivers, serving, app, server))
         await server.serve(sockets=[listening])
         beside.cancel()
