@@ -229,6 +229,11 @@ class Source(ABC, Generic[C]):
     """Set by the engine before anything is read, where the run goes on: only then splits of an unbounded source have no
     end. Else they end where they end now."""
 
+    @property
+    def look_seconds(self) -> float | None:
+        """How often a run that goes on asks for new splits; None where the engine's own way will do."""
+        return None
+
     def lag(self) -> int | None:
         """How many records there are beyond the committed ones, as of the last look; None where that is not known."""
         return None

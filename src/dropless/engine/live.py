@@ -21,7 +21,9 @@ from dropless.ledger.records import Range, SplitFact
 IDLE_S = 0.005
 """How long nothing is looked at where nothing was found; small beside any latency asked for."""
 SURVEY_S = 2.0
-"""How often it is asked which splits there are."""
+"""How often it is asked which splits there are, where no source says otherwise."""
+SHARE = 5
+"""Asking takes at most one part in so many of the time."""
 
 
 @dataclass
@@ -91,7 +93,8 @@ class LiveCursor:
 
     def _look(self) -> None:
         """Takes up what has appeared. Only before an epoch has taken anything, when offsets and ledger agree."""
-        if time.monotonic() < self._next_survey or self._ahead is not None:
+        begun = time.monotonic()
+        if begun < self._next_survey or self._ahead is not None:
             return
         backlog = self.survey()
         for pending in backlog.pending:
@@ -99,7 +102,12 @@ class LiveCursor:
                 self._enter(pending)
         for problem in backlog.changed:
             self._note(problem)
-        self._next_survey = time.monotonic() + SURVEY_S
+        # However many splits there are, most of the time is for reading them.
+        now = time.monotonic()
+        self._next_survey = now + max(self._look_seconds(), SHARE * (now - begun))
+
+    def _look_seconds(self) -> float:
+        return min([SURVEY_S, *(s for source in self.sources.values() if (s := source.look_seconds) is not None)])
 
     def _enter(self, pending: Pending) -> None:
         try:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dropless.connect.config import Secret, field
+from dropless.connect.config import Secret, field, parse_duration
 from dropless.errors import ConnectorError, problem
 
 WILD = re.compile(r"[*?\[]")
@@ -28,10 +28,28 @@ class FileConfig:
         "A file, a glob (`**` crosses folders) or a folder (all files below it); local, or `s3://BUCKET/KEY`.",
         example="orders/*.csv",
     )
+    watch: bool = field(
+        "Go on until told to end, and take up files that appear meanwhile: complete ones, which were renamed in or not "
+        "written to for `settle`.",
+        default=False,
+    )
+    settle: str = field(
+        "How long a local file must have been left alone before a watching run takes it for complete.", default="500ms"
+    )
     endpoint: str | None = field("URL of an S3-compatible service other than AWS.", default=None)
     region: str | None = field("Region of the bucket.", default=None)
     access_key: Secret | None = field("Access key; without it the environment's credentials are used.", default=None)
     secret_key: Secret | None = field("Secret key that belongs to `access_key`.", default=None)
+
+    def __post_init__(self) -> None:
+        if parse_duration(self.settle) is None:
+            raise ValueError(f'"settle" is "{self.settle}", expected a duration such as 500ms')
+        if self.watch and getattr(self, "tail", False):
+            raise ValueError("watch takes whole files and tail growing ones: give one of them")
+
+    @property
+    def settle_seconds(self) -> float:
+        return parse_duration(self.settle) or 0.0
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ from dropless.connectors.files.location import FileConfig, Location, mapped
 from dropless.connectors.files.parquet_decode import ParquetDecoder, duck_types, renamed
 from dropless.connectors.files.parquet_json import plain_schema, plain_table, row_json
 from dropless.connectors.files.sample import spread, wider
-from dropless.errors import ConnectorError, problem
+from dropless.connectors.files.watch import Watch
+from dropless.errors import ConnectorError, Problem, problem
 
 MOST_ROWS = 1 << 20
 
@@ -37,9 +38,21 @@ class ParquetSource(Source[ParquetConfig]):
     def __init__(self, config: ParquetConfig, context: SourceContext) -> None:
         super().__init__(config, context)
         self.location = Location(config, context.folder)
+        self.watch = Watch(config, remote=self.location.remote)
+
+    @property
+    def unbounded(self) -> bool:
+        return self.config.watch
+
+    @property
+    def look_seconds(self) -> float | None:
+        return self.watch.look_seconds
 
     def splits(self) -> list[Split]:
         return [Split(f.id, f.size, f.modified) for f in self.location.files()]
+
+    def reconcile(self, splits: list[Split], committed: Collection[str]) -> tuple[list[Split], list[Problem], set[str]]:
+        return self.watch.complete(splits, committed), [], set()
 
     def open(self, split: Split, start: Offset | None) -> ParquetReader:
         file = ParquetFile(self.location, split.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from bisect import bisect_right
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -14,6 +15,8 @@ from dropless.connect.config import field
 from dropless.connectors.files.chunk import KEPT_OF_LONG, LONG, FileChunk, Segments, text_of, too_long
 from dropless.connectors.files.location import FileConfig, Location
 from dropless.connectors.files.stream import ByteStream, Digest
+from dropless.connectors.files.watch import Watch
+from dropless.errors import Problem
 
 DIGEST_BLOCK = 4 << 20
 FETCH_BYTES = 1 << 20
@@ -47,10 +50,22 @@ class TextSource(Source[T], Generic[T]):
     def __init__(self, config: T, context: SourceContext) -> None:
         super().__init__(config, context)
         self.location = Location(config, context.folder)
+        self.watch = Watch(config, remote=self.location.remote)
         self._begins: dict[str, list[int]] = {}
+
+    @property
+    def unbounded(self) -> bool:
+        return self.config.watch
+
+    @property
+    def look_seconds(self) -> float | None:
+        return self.watch.look_seconds
 
     def splits(self) -> list[Split]:
         return [Split(f.id, f.size, f.modified) for f in self.location.files()]
+
+    def reconcile(self, splits: list[Split], committed: Collection[str]) -> tuple[list[Split], list[Problem], set[str]]:
+        return self.watch.complete(splits, committed), [], set()
 
     @abstractmethod
     def open(self, split: Split, start: Offset | None) -> TextReader:
