@@ -11,7 +11,7 @@ import pytest
 from dropless.connect.api import Field
 from dropless.contract.model import Contract
 from dropless.plan.build import Planned, build
-from dropless.spec.model import CheckSpec, PipelineSpec, SinkSpec, SourceSpec, TransformSpec
+from dropless.spec.model import CheckSpec, EventTime, PipelineSpec, SinkSpec, SourceSpec, TransformSpec
 
 Sink = tuple[str, str] | tuple[str, str, tuple[str, ...]]
 
@@ -38,6 +38,7 @@ def plan_of(
     tables: tuple[str, ...] = (),
     checks: Mapping[str, tuple[CheckSpec, ...]] | None = None,
     contracts: Mapping[str, Contract] | None = None,
+    times: Mapping[str, EventTime] | None = None,
     **more: Any,
 ) -> Planned:
     """The plan of a definition given as texts. Without sinks the last transform is overwritten."""
@@ -45,7 +46,7 @@ def plan_of(
     spec = PipelineSpec(
         name="test",
         folder=Path("."),
-        sources={n: SourceSpec(n, "csv", None) for n in sources},
+        sources={n: SourceSpec(n, "csv", None, event_time=(times or {}).get(n)) for n in sources},
         transforms={n: t if isinstance(t, TransformSpec) else TransformSpec(n, sql=t) for n, t in transforms.items()},
         sinks={n: SinkSpec(n, s[0], "parquet", None, s[1], s[2] if len(s) > 2 else ()) for n, s in sinks.items()},  # type: ignore[arg-type,misc]
         checks=checks or {},

@@ -58,6 +58,8 @@ class Interpreter:
             case ir.Check():
                 broken = [f"coalesce(NOT ({r.sql}), FALSE)" for r in o.rules if r.action == "quarantine"]
                 return f"SELECT * FROM {first} WHERE NOT ({' OR '.join(broken) or 'FALSE'})"
+            case ir.Late():
+                return f"SELECT * FROM {first}"  # What stands before a record is not known here.
             case ir.Unique():
                 return f"SELECT * FROM {first} WHERE {self._first_of_each(o, first)}"
             case ir.Apply():

@@ -454,4 +454,5 @@ def test_impossible_guarantee_is_borne_when_less_is_declared() -> None:
 
 def test_every_code_of_the_family_is_raised_by_a_test_here() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
+    text += (Path(__file__).parent / "test_windowing.py").read_text(encoding="utf-8")
     assert [code for code in CODES if f'"{code}"' not in text] == []

@@ -18,6 +18,7 @@ from tests.engine.stateful.harness import Driver
 
 from dropless.connect.api import place
 from dropless.plan import ir
+from dropless.spec.model import EventTime
 
 from .conftest import plan_of
 from .interpret import Interpreter
@@ -284,3 +285,29 @@ def test_sessions_of_everybody_need_all_rows_at_once() -> None:
     (problem,) = plan_of(SCHEMA, {"q": query}, {"out": ("q", "upsert", ("window_start",))}).problems
     assert problem.code == "plan.not_incremental"
     assert plan_of(SCHEMA, {"q": query}).plan is not None
+
+
+@pytest.mark.parametrize(("column", "said"), [("at", "does not have"), ("price", "no time")])
+def test_event_time_that_is_no_time_is_refused(column: str, said: str) -> None:
+    planned = plan_of(SCHEMA, {"q": "SELECT price FROM bid"}, times={"bid": EventTime(column)})
+    assert [(p.code, said in p.message) for p in planned.problems] == [("plan.event_time", True)]
+
+
+def test_late_rows_are_taken_out_where_the_time_is_the_sources_own() -> None:
+    """Not where it is computed, not of rows that are taken back, not where one side of a union has none."""
+    times = {"bid": EventTime("ts")}
+    for relation, late in (
+        ("SELECT * FROM bid WHERE price > 3", True),
+        ("SELECT b.*, p.name FROM bid b JOIN person p ON p.id = b.bidder", True),
+        ("SELECT price, ts + INTERVAL 1 SECOND AS ts FROM bid", False),
+        ("SELECT price, max(ts) AS ts FROM bid GROUP BY price", False),
+        ("SELECT ts FROM bid UNION ALL SELECT ts FROM auction", False),
+        ("SELECT ts FROM bid UNION ALL SELECT ts FROM bid", True),
+    ):
+        query = f"WITH rel AS ({relation}) SELECT count(*) AS n FROM tumble(rel, ts, INTERVAL 1 MINUTE) GROUP BY window_start"
+        plan = plan_of(SCHEMA, {"q": query}, times=times, tables=("person",)).plan
+        assert plan is not None
+        kinds = [type(o) for o in plan.operators.values()]
+        assert (ir.Late in kinds) is late, relation
+        aggregates = [o.closes for o in plan.operators.values() if isinstance(o, ir.Aggregate)]
+        assert (aggregates[-1] == (("window_start", 60_000_000),)) is late

@@ -87,10 +87,11 @@ def test_path_with_one_count_changed_is_not(epoch: Epoch, name: str, by: int) ->
 
 
 @given(epochs(), st.integers(1, 5))
-def test_more_letters_than_quarantined_rows_are_not(epoch: Epoch, by: int) -> None:
-    quarantined = epoch.operators[0].fates.get("quarantined", 0)
-    assert "dead letters" in unbalanced(replace(epoch, letters=(LetterFile("x", quarantined + by),)))[0]
-    assert unbalanced(replace(epoch, letters=(LetterFile("x", quarantined + by, "amendments"),))) == []
+def test_more_letters_than_refused_rows_are_not(epoch: Epoch, by: int) -> None:
+    fates = epoch.operators[0].fates
+    refused = fates.get("quarantined", 0) + fates.get("late", 0)
+    assert "dead letters" in unbalanced(replace(epoch, letters=(LetterFile("x", refused + by),)))[0]
+    assert unbalanced(replace(epoch, letters=(LetterFile("x", refused + by, "amendments"),))) == []
 
 
 @given(epochs())

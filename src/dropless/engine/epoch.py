@@ -17,11 +17,13 @@ from dropless.engine.again import places_of_letters
 from dropless.engine.conserve import Tally
 from dropless.engine.failpoint import reach
 from dropless.engine.flow import Flow
+from dropless.engine.lateness import Judge
 from dropless.engine.live import LiveCursor
 from dropless.engine.project import Project
 from dropless.engine.reading import Cursor, Pending
 from dropless.engine.refusals import letters_of
 from dropless.engine.retrieve import fetcher
+from dropless.engine.timeline import Low
 from dropless.engine.tools import Tools
 from dropless.engine.workers import Delivered, Done, Edges
 from dropless.errors import ConnectorError
@@ -67,6 +69,9 @@ class EpochWork:
         self._resumed = resumed
         self.letters = LetterWriter(tools.folder, number)
         self._refused: set[tuple[int, str]] = set()
+        self._low: list[Low] = []
+        if tools.setup.timeline is not None:
+            tools.setup.timeline.begin()
         self.edges = Edges(tools.plan, tools.sinks, tools.stage.feed, tools.setup.split_sources, tools.stage.settled)
         self._collected = {d.sink: d.inputs[0] for d in self._delivers() if self._collect(d) is not None}
         for name, sink in tools.sinks.items():
@@ -142,6 +147,8 @@ class EpochWork:
     def add(self, done: Done) -> None:
         """Adds one chunk's counts and letters."""
         taken, source = done.taken, done.source
+        if done.low is not None:
+            self._low.append(done.low)
         if self.run.kind in ("run", "backfill"):
             drift.watch(self.project, taken)
         self.records += taken.read
@@ -205,6 +212,7 @@ class EpochWork:
         observe("computing")
         ranges, splits = cursor.take_ranges(self.by_split) if cursor is not None else ((), ())
         logs = frozenset(n for n, o in self.tools.plan.operators.items() if not o.table)
+        self._tell_time(cursor, last)
         result = self.tools.stage.run(self.number, logs if self.only is None else logs & self.only)
         reach("state.write")
         fetch = fetcher(self.tools, extra.in_hand)
@@ -225,6 +233,17 @@ class EpochWork:
         tokens = self._prepare(last)
         epoch = self._epoch(ranges, splits, letter_files, tuple(result.state), tokens, extra)
         return Outcome(epoch)
+
+    def _tell_time(self, cursor: Cursor | LiveCursor | None, last: bool) -> None:
+        """The stateful operators know how far time has come with this epoch, and which of its records may be late."""
+        timeline, clock = self.tools.setup.timeline, self.tools.setup.clock
+        if timeline is None or clock is None:
+            return
+        if cursor is not None:
+            active = cursor.active() if isinstance(cursor, LiveCursor) else None
+            timeline.advance(settled=last and active is None, active=active)
+        clock.watermarks = timeline.now
+        self.tools.stage.judge(Judge(clock, Low.all(self._low), replays=cursor is None))
 
     def _count_stage(self, result: Any) -> None:
         for count in result.counts:
@@ -326,6 +345,7 @@ class EpochWork:
             plan=self.tools.plan_digest,
             contents=self.edges.given.contents(self._summed),
             tables=self.tools.tables.digests,
+            times=self.tools.setup.timeline.facts() if self.tools.setup.timeline is not None else {},
         )
 
     def committed(self) -> None:
@@ -333,6 +353,8 @@ class EpochWork:
         reach("commit.after")
         self.tools.tables.accounted()
         self.tools.stage.committed(self.number)
+        if self.tools.setup.timeline is not None:
+            self.tools.setup.timeline.committed()
 
     def abort(self) -> None:
         """Nothing of the epoch is left in any sink's staging or in the working state."""

@@ -6,17 +6,24 @@ One `Intake` belongs to one thread. Nothing here knows of epochs; the numbers it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dropless.connect.api import AT, POSITION_BITS, Chunk, Decoded, Decoder, Record
 from dropless.contract.model import Contract, Rule
 from dropless.engine.letters import letter_table
 from dropless.engine.query import ROW_ERRORS, Session
+from dropless.engine.timeline import micros, times_of
+from dropless.spec.model import EventTime
+
+EVENT_TIME = "event_time"
+"""The rule that refuses records whose event time is missing or cannot be true."""
 
 
 @dataclass
@@ -62,11 +69,34 @@ class Taken:
         }
 
 
+@dataclass(frozen=True)
+class EventTimeRule:
+    """A record without an event time, or with one that cannot be true, is refused: it must not move time on."""
+
+    time: EventTime
+    present: Callable[[], datetime]
+
+    def broken_by(self, rows: pa.Table) -> list[tuple[str, str, np.ndarray]]:
+        """The rows that are to be refused, with rule and reason."""
+        times = times_of(rows.column(self.time.column))
+        found = []
+        if times.null_count:
+            missing = np.flatnonzero(pc.is_null(times).to_numpy())
+            found.append((EVENT_TIME, f"{self.time.column} is missing", missing))
+        latest = (self.present() - datetime(1970, 1, 1)).total_seconds() + self.time.max_ahead_seconds
+        ahead = np.flatnonzero(pc.fill_null(pc.greater(times, micros(latest)), False).to_numpy())
+        if len(ahead):
+            reason = f"{self.time.column} is more than {self.time.max_ahead_seconds:,.0f} s ahead of the present"
+            found.append((EVENT_TIME, reason, ahead))
+        return found
+
+
 class Intake:
     """Decodes and judges the records of one source."""
 
     def __init__(self, source: str, decoder: Decoder, contract: Contract | None, con: Any) -> None:
         self.source = source
+        self.time: EventTimeRule | None = None
         self._decoder = decoder
         self._con = con
         self._session = Session(con)
@@ -95,6 +125,8 @@ class Intake:
         )
         broken_by: list[tuple[str, str, np.ndarray]] = [(v.rule, v.reason, v.rows) for v in decoded.violations]
         broken_by += self._evaluate(decoded.rows)
+        if self.time is not None:
+            broken_by += self.time.broken_by(decoded.rows)
         for rule, _, rows in broken_by:
             taken.failed[rule] += len(rows)
         for broken in decoded.broken:

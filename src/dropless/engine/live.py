@@ -91,6 +91,10 @@ class LiveCursor:
             if found is None:
                 self.stop.wait(IDLE_S)
 
+    def active(self) -> list[int]:
+        """The numbers of the splits that are open: time waits for the slowest of them."""
+        return list(self._readings)
+
     def _look(self) -> None:
         """Takes up what has appeared. Only before an epoch has taken anything, when offsets and ledger agree."""
         begun = time.monotonic()

@@ -169,6 +169,7 @@ def retake(worker: Worker, job: Job, plan: Plan, scans: Mapping[str, Scan], spli
     `split_of` gives source and split of a number, for the further records of joined rows.
     """
     scan = scans[job.source]
+    worker.judge_replays()
     taken = worker.intake(job.source).retake(job.records, job.split, job.number)
     done = Done(job.source, job.number, taken, Flow())
     if job.operator == SOURCE:

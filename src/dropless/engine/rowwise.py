@@ -15,6 +15,7 @@ import pyarrow as pa
 from dropless.engine.apply import ApplyStep
 from dropless.engine.expressions import CheckStep, FilterStep, ProjectStep, Step
 from dropless.engine.flow import Flow, Outcome, Refused, RowCount, W, hidden_of, places_of
+from dropless.engine.lateness import Judge, LateStep
 from dropless.engine.lookup import LookupStep, UnnestStep
 from dropless.engine.placecount import PlaceCounter
 from dropless.engine.query import Session
@@ -24,6 +25,7 @@ from dropless.plan.ir import (
     Apply,
     Check,
     Filter,
+    Late,
     Lookup,
     Operator,
     Plan,
@@ -50,6 +52,8 @@ class Lane:
         self._counter = PlaceCounter(plan, sources)
         self._steps: dict[str, Step] = {}
         self._until: str | None = None
+        self.judge: list[Judge] = []
+        """Who says which records are late; empty where none is."""
         self._order = {name: i for i, name in enumerate(plan.operators)}
         self._takers = {name: plan.consumers(name) for name in plan.operators}
 
@@ -122,7 +126,9 @@ class Lane:
         outcome = Outcome(rows, rows.num_rows) if isinstance(operator, Union) else self._step(operator).run(rows)
         fates = {fate: n for fate, n in outcome.fates.items() if n}
         refused = self._refuse(operator, rows, outcome, flow)
-        if refused is not None:
+        if refused is not None and isinstance(operator, Late):
+            fates["late"], refused = refused.num_rows, None
+        elif refused is not None:
             fates["quarantined"] = refused.num_rows
         assert rows.num_rows == outcome.passed + sum(fates.values()), f"{operator.name} does not balance"  # L6
         flow.counts[operator.name] = RowCount(
@@ -153,7 +159,8 @@ class Lane:
                 )
             )
         refused = rows.select(places_of(rows)).take(pa.array(failures.rows))
-        stage = f"check:{operator.relation}" if isinstance(operator, Check) else f"transform:{operator.relation}"
+        kind = {Check: "check", Late: "late"}.get(type(operator), "transform")
+        stage = f"{kind}:{operator.relation}"
         flow.refused.append(Refused(stage, operator.name, refused, failures.rules, failures.reasons))
         return refused
 
@@ -173,6 +180,8 @@ class Lane:
                 return CheckStep(self._session, operator, columns)
             case Apply():
                 return ApplyStep(self._session, operator)
+            case Late():
+                return LateStep(operator, self.judge)
             case Unnest():
                 return UnnestStep(self._session, operator, columns)
             case Lookup():

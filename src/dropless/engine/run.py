@@ -26,6 +26,7 @@ from dropless.engine.publish import Publisher
 from dropless.engine.reading import Backlog, Cursor, Pending, Selection, survey
 from dropless.engine.report import WAITING, Progress, RunReport
 from dropless.engine.retry import Backoff, with_retries
+from dropless.engine.timeline import Ticket
 from dropless.engine.tools import Tools, open_tools, split_time
 from dropless.engine.workers import process
 from dropless.errors import ConnectorError, Problem
@@ -160,6 +161,7 @@ class Runner:
         live = bool(unbounded) and run.kind == "run" and not self.options.once
         for source in unbounded:
             source.live = live
+        tools.setup.live = live
         return live
 
     def _live(self, tools: Tools) -> LiveCursor:
@@ -292,14 +294,14 @@ class Runner:
             self.records, self.bytes_done = before
 
     def _one(self, work: EpochWork, cursor: Cursor | LiveCursor, tools: Tools) -> Outcome | None:
-        scans = tools.scans
+        scans, timeline = tools.scans, tools.setup.timeline
 
-        def chunks() -> Iterator[tuple[Pending, Chunk]]:
+        def chunks() -> Iterator[tuple[Pending, Chunk, Ticket | None]]:
             budget = self.project.spec.settings
             taken = 0
             for pending, chunk in cursor.chunks():
                 work.opened(pending)
-                yield pending, chunk
+                yield pending, chunk, timeline.ticket(pending.source, pending.number) if timeline is not None else None
                 size = getattr(chunk.data, "nbytes", None) or len(chunk.data)
                 taken += size
                 self.bytes_done += size
@@ -309,7 +311,9 @@ class Runner:
         jobs = chunks()
         for done in tools.pool.map(
             jobs,
-            lambda worker, job: process(worker, job[1], scans[job[0].source], job[0].number, work.number, work.edges),
+            lambda worker, job: process(
+                worker, job[1], scans[job[0].source], job[0].number, work.number, work.edges, job[2]
+            ),
         ):
             work.add(done)
             self.records += done.taken.read

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dropless.connect.api import Sink, Source, Split
 from dropless.engine import session
 from dropless.engine.again import Again
+from dropless.engine.lateness import Clock
 from dropless.engine.project import Project, contract_texts
 from dropless.engine.retry import Tell
 from dropless.engine.rowwise import Lane
@@ -22,6 +23,7 @@ from dropless.engine.snapshot import SNAPSHOTS
 from dropless.engine.state import StateStore
 from dropless.engine.stateful import Stage
 from dropless.engine.tables import Tables
+from dropless.engine.timeline import Timeline
 from dropless.engine.workers import Pool, Setup, worker_count
 from dropless.ledger.letters import Letters
 from dropless.ledger.records import Run
@@ -111,6 +113,10 @@ def open_tools(
     setup = Setup(sources, project.contracts, {f.number: f.source for f in known}, started, memory_mib=share)
     if options.kind == "backfill" and (options.full or options.rereads):
         setup.again = Again.of(Letters(ledger, project.name))
+    if plan.times:
+        parallel = [n for n in plan.times if sources[n].unbounded]
+        setup.timeline = Timeline.of(plan.times, parallel, {} if options.full else ledger.times(project.name))
+        setup.clock = Clock(plan, setup.timeline.watermarks)
     names = {f.number: f.split for f in known}
     # State, tables and lane are the coordinator's alone: one database with a transaction of its own for each.
     con = session.connect(threads=1, memory_mib=share * 3, folder=scratch)
@@ -128,7 +134,7 @@ def open_tools(
     stack.callback(lane_con.close)
     session.set_run_started(lane_con, started)
     lane = Lane(plan, lane_con, tables.contents, setup.split_sources)
-    stage = Stage(plan, store, con, lane, setup.split_sources, names)
+    stage = Stage(plan, store, con, lane, setup.split_sources, names, clock=setup.clock)
     stack.callback(stage.close)
     pool = Pool(workers, plan, tables.contents, setup)
     stack.callback(pool.close)

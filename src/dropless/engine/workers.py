@@ -6,7 +6,9 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from queue import SimpleQueue
 from threading import Lock
 from typing import Any
@@ -20,9 +22,11 @@ from dropless.engine import session
 from dropless.engine.again import Again
 from dropless.engine.failpoint import reach
 from dropless.engine.given import Given
-from dropless.engine.intake import Intake, Taken
+from dropless.engine.intake import EventTimeRule, Intake, Taken
+from dropless.engine.lateness import Clock, Judge
 from dropless.engine.refusals import Fetch, letters_of, refuse_for_sink
 from dropless.engine.rowwise import Flow, Lane, Refused
+from dropless.engine.timeline import Low, Ticket, Timeline
 from dropless.plan.ir import Deliver, Plan, Scan
 
 
@@ -45,6 +49,7 @@ class Done:
     taken: Taken
     flow: Flow
     letters: list[pa.Table] = field(default_factory=list)
+    low: Low | None = None
     own_letters: list[pa.Table] = field(default_factory=list)
     """Of a replay: letters refused again at their own stage; they are no new letters."""
     delivered: dict[str, Delivered] = field(default_factory=dict)
@@ -64,7 +69,10 @@ class Worker:
     def intake(self, source: str) -> Intake:
         if source not in self._intakes:
             decoder = self._setup.sources[source].decoder()
-            self._intakes[source] = Intake(source, decoder, self._setup.contracts[source], self.con)
+            intake = Intake(source, decoder, self._setup.contracts[source], self.con)
+            if self._setup.timeline is not None and (time := self._setup.timeline.times.get(source)) is not None:
+                intake.time = EventTimeRule(time, self._setup.present)
+            self._intakes[source] = intake
         return self._intakes[source]
 
     def take(self, source: str, chunk: Chunk, number: int) -> Taken:
@@ -72,6 +80,32 @@ class Worker:
         intake = self.intake(source)
         taken = intake.take(chunk, number)
         return taken if self._setup.again is None else self._setup.again.revise(taken, intake)
+
+    @contextmanager
+    def turn(self, ticket: Ticket | None) -> Iterator[None]:
+        """Whatever happens inside, nobody waits for the chunk's turn afterwards."""
+        try:
+            yield
+        except BaseException:
+            if ticket is not None and self._setup.timeline is not None:
+                self._setup.timeline.give_up(ticket)
+            raise
+
+    def judge(self, ticket: Ticket | None, rows: pa.Table) -> Low | None:
+        """The chunk's records that may be late; the lane knows them until the next chunk."""
+        self.lane.judge.clear()
+        timeline, clock = self._setup.timeline, self._setup.clock
+        if ticket is None or timeline is None or clock is None:
+            return None
+        low = timeline.judge(ticket, rows)
+        if low is not None:
+            self.lane.judge.append(Judge(clock, low))
+        return low
+
+    def judge_replays(self) -> None:
+        """The lane takes letters of records that came long ago into windows that have ended, while these are kept."""
+        if self._setup.clock is not None:
+            self.lane.judge[:] = [Judge(self._setup.clock, replays=True)]
 
     def close(self) -> None:
         self.con.close()
@@ -86,8 +120,16 @@ class Setup:
     split_sources: dict[int, str]
     run_started: Any
     memory_mib: int
+    live: bool = False
+    timeline: Timeline | None = None
+    """Of pipelines whose sources have an event time."""
+    clock: Clock | None = None
     again: Again | None = None
     """Of a full backfill: what became of the positions it reads again."""
+
+    def present(self) -> datetime:
+        """The run's start (L9); of a run without an end the present, since it may have gone on for long."""
+        return datetime.now(UTC).replace(tzinfo=None) if self.live else self.run_started
 
 
 class Pool:
@@ -210,13 +252,17 @@ class Edges:
         return dict(Counter(self._sources[p >> POSITION_BITS] for p in gone if p is not None))
 
 
-def process(worker: Worker, chunk: Chunk, scan: Scan, number: int, epoch: int, edges: Edges) -> Done:
+def process(
+    worker: Worker, chunk: Chunk, scan: Scan, number: int, epoch: int, edges: Edges, ticket: Ticket | None = None
+) -> Done:
     """Everything that happens to one chunk: decode, judge, transform, write."""
     reach("decode", scan.source)
-    taken = worker.take(scan.source, chunk, number)
+    with worker.turn(ticket):
+        taken = worker.take(scan.source, chunk, number)
+        low = worker.judge(ticket, taken.rows)
     reach("transform", scan.source)
     flow = worker.lane.push(scan.name, taken.rows)
-    done = Done(scan.source, number, taken, flow, letters=list(taken.letters))
+    done = Done(scan.source, number, taken, flow, letters=list(taken.letters), low=low)
     done.letters += letters_of(flow.refused, taken.lookup)
     edges.accept(worker, epoch, flow, done, taken.lookup)
     return done

@@ -77,7 +77,7 @@ def insert_epoch(con: Connection, pipeline: str, generation: int, epoch: Epoch, 
     """The epoch's row and its counts are in; returns the row's id, which is not the epoch's number."""
     cursor = con.execute(
         "INSERT INTO epochs (pipeline, number, run, generation, definition, contracts, status, resets, committed,"
-        " plan, tables) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+        " plan, tables, times) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
         (
             pipeline,
             epoch.number,
@@ -90,6 +90,7 @@ def insert_epoch(con: Connection, pipeline: str, generation: int, epoch: Epoch, 
             at,
             epoch.plan,
             dump(dict(epoch.tables)),
+            dump(dict(epoch.times)) if epoch.times else None,
         ),
     )
     key = int(cursor.fetchone()[0])

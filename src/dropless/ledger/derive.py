@@ -85,6 +85,14 @@ def offsets(con: Connection, pipeline: str) -> dict[tuple[str, str], Progress]:
     return {(row[0], row[1]): Progress(load(row[2]), row[3], row[4], bool(row[5])) for row in rows}
 
 
+def times(con: Connection, pipeline: str) -> dict[str, Any]:
+    found = con.execute(
+        f"SELECT e.times FROM epochs e WHERE {COUNTS} AND e.times IS NOT NULL ORDER BY e.number DESC LIMIT 1",
+        {"pipeline": pipeline},
+    ).fetchone()
+    return load(found[0]) if found is not None else {}
+
+
 def ranges(
     con: Connection, pipeline: str, source: str | None, split: str | None, include_aborted: bool
 ) -> list[tuple[int, str, Range]]:

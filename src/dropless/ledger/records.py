@@ -181,6 +181,8 @@ class Epoch:
     """The digest of the plan (`Ledger.remember_plan`) that the state was changed under."""
     tables: Mapping[str, str] = field(default_factory=dict)
     """The digest of the snapshot of each table source that the epoch was computed with (L9)."""
+    times: Mapping[str, Any] = field(default_factory=dict)
+    """How far event time has come, of each source that has one: complete, as of this epoch."""
     contents: tuple[Content, ...] = ()
     undoes: int | None = None
     """The run whose epochs no longer count once this one is committed."""

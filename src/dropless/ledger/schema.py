@@ -150,7 +150,12 @@ CREATE INDEX epochs_that_reset ON epochs (pipeline, number) WHERE resets <> 0;
 """
 # The condition as every database takes it, and as the queries say it: else the index is not used.
 
-MIGRATIONS = (_V1, _V2, _V3, _V4, _V5)
+_V6 = """
+ALTER TABLE epochs ADD COLUMN times TEXT;
+"""
+# How far event time had come with an epoch: the offsets of time.
+
+MIGRATIONS = (_V1, _V2, _V3, _V4, _V5, _V6)
 """MIGRATIONS[i] turns version i into version i + 1."""
 VERSION = len(MIGRATIONS)
 

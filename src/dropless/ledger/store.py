@@ -228,6 +228,11 @@ class Ledger:
         with self.database.read() as con:
             return derive.offsets(con, pipeline)
 
+    def times(self, pipeline: str) -> dict[str, Any]:
+        """How far event time has come by source, as of the last epoch that counts and has one."""
+        with self.database.read() as con:
+            return derive.times(con, pipeline)
+
     def ranges(
         self, pipeline: str, source: str | None = None, split: str | None = None, include_aborted: bool = False
     ) -> list[tuple[int, str, Range]]:

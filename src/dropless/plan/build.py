@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import duckdb
@@ -27,7 +27,7 @@ from dropless.plan.parse import parse_query, relations_in, with_quotes
 from dropless.plan.query import Env, Named, Outputs, numbered, plan_query
 from dropless.plan.sinks import add_sinks, refuse_recomputed
 from dropless.plan.windowing import has_calls
-from dropless.spec.model import PipelineSpec, TransformSpec
+from dropless.spec.model import EventTime, PipelineSpec, TransformSpec
 
 Shape = Literal["log", "table"]
 UNKNOWN_NAME = re.compile(r"not found|does not have a column|does not exist on|mbiguous reference")
@@ -82,6 +82,7 @@ class _Builder:
         self.reads: dict[str, list[str]] = {}
         self.known = [*spec.sources, *spec.transforms]
         self.folded = {n.lower(): n for n in self.known}
+        self.times: dict[str, EventTime] = {}
 
     def build(self) -> Planned:
         for name in self.spec.sources:
@@ -120,11 +121,29 @@ class _Builder:
         columns = tuple(column(f.name, f.type, f.required).named(f.name) for f in fields)
         columns = tuple(Column(c.name, c.type, c.required) for c in columns)
         contract = self.contracts.get(name)
+        if not table:
+            columns = self._event_time(name, columns)
         rel = Rel(name, columns, keys=tuple(_contract_keys(contract, fields)), table=table)
         rel = Rel(self.draft.name(name, ""), rel.columns, keys=rel.keys, table=table)
         self.draft.register(ir.Scan, rel, [], name, where, {"source": name})
         rel = contract_checks(name, contract, rel, self.draft)
         self._end(name, rel)
+
+    def _event_time(self, name: str, columns: tuple[Column, ...]) -> tuple[Column, ...]:
+        """The columns with the source's event time marked. Raises Refuse where there is no such time."""
+        time = self.spec.sources[name].event_time
+        if time is None:
+            return columns
+        where = self.spec.place("sources", name, "event_time")
+        found = next((c for c in columns if c.name.lower() == time.column.lower()), None)
+        if found is None:
+            said = f'the event time of source "{name}" is to be in column "{time.column}", which it does not have'
+            raise Refuse(problem("plan.event_time", said, where, did_you_mean(time.column, [c.name for c in columns])))
+        if not found.type.startswith(("TIMESTAMP", "DATE")):
+            said = f'the event time of source "{name}" is to be in column "{found.name}", of type {found.type}, no time'
+            raise Refuse(problem("plan.event_time", said, where, "declare it as a timestamp in the contract"))
+        self.times[name] = replace(time, column=found.name)
+        return tuple(replace(c, time=c is found) for c in columns)
 
     def _end(self, name: str, rel: Rel) -> None:
         """The relation is known by its name after this, with its checks behind it."""
@@ -307,7 +326,9 @@ class _Builder:
 
     def _plan(self) -> ir.Plan:
         used = self._used()
-        return ir.Plan(used, {n: r.operator for n, r in self.ends.items() if r.operator in used})
+        read = {o.source for o in used.values() if isinstance(o, ir.Scan)}
+        times = {n: t for n, t in self.times.items() if n in read}
+        return ir.Plan(used, {n: r.operator for n, r in self.ends.items() if r.operator in used}, times)
 
 
 def _refuse_names(relation: str, names: list[str], where: object) -> None:

@@ -35,15 +35,30 @@ class Refuse(Exception):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a relation as operators carry it. `wide` is the type expressions must see where it differs."""
+    """A column of a relation as operators carry it. `wide` is the type expressions must see where it differs.
+
+    `time` marks the event time of a record, as its source has it. `closes` marks a window: what must be added to it, in
+    microseconds, to have the window's end; records that come after that are late.
+    """
 
     name: str
     type: str
     required: bool = False
     wide: str | None = None
+    time: bool = False
+    closes: int | None = None
 
     def named(self, name: str) -> Column:
         return replace(self, name=name)
+
+    def marked_as(self, other: Column) -> Column:
+        """The column with the marks of another."""
+        return replace(self, time=other.time, closes=other.closes)
+
+    def marked_as_both(self, other: Column) -> Column:
+        """The column with its marks only where the other has the same."""
+        same = (self.time, self.closes) == (other.time, other.closes)
+        return self if same else replace(self, time=False, closes=None)
 
 
 def column(name: str, type: str, required: bool = False) -> Column:

@@ -18,6 +18,7 @@ from dropless.plan.ir import (
     Join,
     Keyed,
     Last,
+    Late,
     Lookup,
     Operator,
     Plan,
@@ -127,6 +128,8 @@ def settings(operator: Operator) -> dict[str, Any]:
             return {"sql": operator.sql}
         case Unnest():
             return {"sql": operator.sql}
+        case Late():
+            return {"time": operator.time}
         case Last():
             return {"order": [*operator.order_by, "split", "position"]}
         case Collect() if operator.rules:

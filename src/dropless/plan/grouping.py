@@ -21,7 +21,7 @@ from dropless.plan.aggregates import (
     type_node,
 )
 from dropless.plan.bind import quote
-from dropless.plan.draft import Column, Recompute, column
+from dropless.plan.draft import Column, Recompute, Rel, column
 from dropless.plan.expr import conjuncts, inside, is_constant, quoted, reference, rewrite, unparen
 from dropless.plan.query import ties
 
@@ -220,6 +220,7 @@ def _grouped(select: Select, calls: Calls, keys: list[str], split: bool) -> None
             unique=[frozenset(keys)],
             keys=tuple(keys),
             calls=tuple(calls.calls),
+            closes=_closes(rel, key_columns),
         )
         return
     extra = ties(rel)
@@ -246,6 +247,13 @@ def _grouped(select: Select, calls: Calls, keys: list[str], split: bool) -> None
     if not keys:
         words = ", ".join(dict.fromkeys(parts_of(n)[0] for n in calls.after))
         select.draft.recomputed.append(Recompute(name, f"{words} over all rows", where))
+
+
+def _closes(rel: Rel, keys: list[Column]) -> tuple[tuple[str, int], ...]:
+    """The keys that are windows, and what leads from each to the window's end. Rows taken back know no lateness."""
+    if rel.changes == "updating":
+        return ()
+    return tuple((c.name, c.closes) for c in keys if c.closes is not None)
 
 
 def _grouping_sets(select: Select, calls: Calls, key_names: dict[exp.Expr, str], split: bool) -> None:

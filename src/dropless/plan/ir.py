@@ -17,6 +17,7 @@ from typing import Any, Literal
 from dropless.connect.api import Field
 from dropless.contract.model import BatchRule, Rule, UniqueRule
 from dropless.errors import Place
+from dropless.spec.model import EventTime
 
 Changes = Literal["append-only", "updating"]
 
@@ -103,6 +104,19 @@ class Unique(Operator):
 
 
 @dataclass(frozen=True)
+class Late(Operator):
+    """Row-wise. Fate of a row one of whose windows has ended: late, a dead letter of stage `late:RELATION`.
+
+    The windows that hold `time` end at multiples of `step` after `offset` (microseconds, from 1970); the first of them
+    decides, so that a record is in all of its windows or in none. Of sessions the time itself decides.
+    """
+
+    time: str = ""
+    step: int = 1
+    offset: int = 0
+
+
+@dataclass(frozen=True)
 class Unnest(Operator):
     """Row-wise with fan-out: `sql` is a complete SELECT over `in0` giving the output columns and all hidden columns."""
 
@@ -152,11 +166,13 @@ class Call:
 class Aggregate(Operator):
     """Stateful group-by with accumulators. Output columns: keys, then calls. Updating. Records are folded.
 
-    Without keys there is exactly one output row, from the first epoch on.
+    Without keys there is exactly one output row, from the first epoch on. `closes` are keys that are windows, each with
+    what must be added to it (microseconds) to have the window's end: no row comes to a group whose window has ended.
     """
 
     keys: tuple[str, ...] = ()
     calls: tuple[Call, ...] = ()
+    closes: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -218,7 +234,7 @@ class Deliver(Operator):
 
 
 STATEFUL = (Unique, Join, Aggregate, Distinct, Keyed, Last, Collect)
-ROWWISE = (Filter, Project, Apply, Check, Unnest, Lookup, Union)
+ROWWISE = (Filter, Project, Apply, Check, Late, Unnest, Lookup, Union)
 
 
 @dataclass(frozen=True)
@@ -227,6 +243,8 @@ class Plan:
 
     operators: Mapping[str, Operator]
     relations: Mapping[str, str]
+    times: Mapping[str, EventTime] = field(default_factory=dict)
+    """The event time of sources that have one and are logs."""
 
     def consumers(self, name: str) -> list[Operator]:
         """The operators that read `name`, in order."""

@@ -264,6 +264,7 @@ def _lookup(
         elif how == "left":
             keys = _inside_keys(left)
     columns, items = _items(left, right_given, needed, how == "left")
+    columns = [c.marked_as(left.column(c.name)) if c.name in left.names else c for c in columns]
     text = _text(conditions, left, right)
     check_condition(joiner.env, text, left, right, node)
     rel = joiner.draft.add(

@@ -207,7 +207,7 @@ def _union(node: exp.Union, left: Rel, right: Rel, env: Env, hint: str) -> Rel:
         ir.Union,
         env.draft.name(hint, "union"),
         [left, right],
-        left.columns,
+        [a.marked_as_both(b) for a, b in zip(left.columns, right.columns, strict=True)],
         relation=env.relation,
         where=where,
         changes=updating,
@@ -268,6 +268,7 @@ def _as_columns(rel: Rel, columns: list[Column], env: Env, hint: str, node: exp.
         text = quote(have.name) if have.type == want.type else f"CAST({quote(have.name)} AS {want.type})"
         items.append(ir.Item(want.name, text, want.type))
     now = {a.name: [b.name] if a.type == b.type else [] for a, b in zip(rel.columns, columns, strict=True)}
+    columns = [b.marked_as(a) if a.type == b.type else b for a, b in zip(rel.columns, columns, strict=True)]
     return env.draft.add(
         ir.Project,
         env.draft.name(hint, "align"),

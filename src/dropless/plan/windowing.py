@@ -198,11 +198,31 @@ def plan_windows(call: Windowing, node: exp.Expr, env: Env, hint: str) -> Rel:
         raise env.refuse("plan.unknown_relation", said, node, did_you_mean(call.relation, env.tables))
     rel = have.rel
     call = _spelled(call, rel, node, env)
+    timed = rel.column(call.time).time and rel.changes == "append-only"
+    if timed:
+        rel = _without_late(call, rel, node, env, hint)
     if call.kind == "session":
         return _sessions(call, rel, node, env, hint)
-    inner = node.this
     given = env.having(call.relation, Named(rel, have.table))
-    return plan_query(inner, given, env.draft.name(hint, call.kind))
+    found = plan_query(node.this, given, env.draft.name(hint, call.kind))
+    if not timed:
+        return found
+    ends = {"window_start": call.size, "window_end": 0}
+    return replace(found, columns=tuple(replace(c, closes=ends.get(c.name)) for c in found.columns))
+
+
+def _without_late(call: Windowing, rel: Rel, node: exp.Expr, env: Env, hint: str) -> Rel:
+    return env.draft.add(
+        ir.Late,
+        env.draft.name(hint, "late"),
+        [rel],
+        rel.columns,
+        relation=env.relation,
+        where=env.text.at(node),
+        time=call.time,
+        step=1 if call.kind == "session" else call.step,
+        offset=0 if call.kind == "session" else call.offset,
+    )
 
 
 def _spelled(call: Windowing, rel: Rel, node: exp.Expr, env: Env) -> Windowing:

@@ -141,9 +141,9 @@ def _unread(epoch: EpochFacts) -> list[str]:
 
 
 def _unexplained_letters(epoch: EpochFacts) -> list[str]:
-    """A refused row gives at most one letter, so there are never more letters than quarantined rows."""
+    """A refused row gives at most one letter, so there are never more letters than quarantined and late rows."""
     letters = sum(file.count for file in epoch.letters if file.kind == "letters")
-    quarantined = sum(operator.fates.get("quarantined", 0) for operator in epoch.operators)
-    if letters > quarantined:
-        return [f"{letters:,} dead letters, but the operators quarantined {quarantined:,} rows"]
+    refused = sum(o.fates.get("quarantined", 0) + o.fates.get("late", 0) for o in epoch.operators)
+    if letters > refused:
+        return [f"{letters:,} dead letters, but the operators refused {refused:,} rows"]
     return []

@@ -225,10 +225,12 @@ class _Builder(Reader):
             return None
         if isinstance(node.value, str):
             return EventTime(node.value)
-        fields = self.fields(node, f"{what}: event_time", ("column", "lateness"), required=("column",))
+        names = ("lateness", "idle", "max_ahead", "keep")
+        fields = self.fields(node, f"{what}: event_time", ("column", *names), required=("column",))
         column = self.text(fields.get("column"), f'{what}: "event_time.column"')
-        lateness = self.duration(fields.get("lateness"), f'{what}: "event_time.lateness"')
-        return EventTime(column, lateness or 0.0) if column else None
+        found = {n: self.duration(fields.get(n), f'{what}: "event_time.{n}"') for n in names}
+        given = {f"{n}_seconds": seconds for n, seconds in found.items() if seconds is not None}
+        return EventTime(column, **given) if column else None
 
     def duration(self, node: Node | None, what: str) -> float | None:
         if node is None:

@@ -17,8 +17,17 @@ PathKey = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class EventTime:
+    """When a source's records happened: the column, how far out of order they come, and what follows from it.
+
+    A split without a record for `idle` does not hold time back in a run without an end. A time more than `max_ahead`
+    after the present is refused. A window that has ended can be corrected until `keep` has passed in event time.
+    """
+
     column: str
     lateness_seconds: float = 0.0
+    idle_seconds: float = 60.0
+    max_ahead_seconds: float = 86_400.0
+    keep_seconds: float = 7 * 86_400.0
 
 
 @dataclass(frozen=True)

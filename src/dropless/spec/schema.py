@@ -141,7 +141,14 @@ def _one_of(names: Sequence[str]) -> list[Schema]:
 def _source() -> Schema:
     names = registry.source_names()
     contract = {"anyOf": [_TEXT, _object({"path": _TEXT, "schema": _TEXT}, ("path",))]}
-    event_time = {"anyOf": [_TEXT, _object({"column": _TEXT, "lateness": _DURATION}, ("column",))]}
+    event_time = {
+        "anyOf": [
+            _TEXT,
+            _object(
+                {"column": _TEXT, **dict.fromkeys(("lateness", "idle", "max_ahead", "keep"), _DURATION)}, ("column",)
+            ),
+        ]
+    }
     own = {
         "contract": {**contract, "description": "The contract file, relative to the definition."},
         "drift": {"enum": list(DRIFT), "default": "ignore", "description": "What a column nobody declared does."},

@@ -64,15 +64,37 @@ class AggregateExecutor(Executor[Aggregate]):
         if "groups" not in given and not self.eager:
             return None
         touched = self._touched(given.get("groups"))
+        expired = self._expired(touched)
         for i in range(len(self.values)):
-            if f"values{i}" in given:
-                self._change_values(i, given[f"values{i}"])
+            if f"values{i}" in given or expired:
+                self._change_values(i, given.get(f"values{i}"), expired)
         merged = self._merge(touched)
         gone = "(new_rows = 0)" if self.keys else "FALSE"
         columns = [c for call in self.calls for c in call.columns]
         items = [*self.keys, "new_rows AS rows", *(f"new_{c} AS {c}" for c in columns), f"{gone} AS __gone"]
-        self.change("groups", f"SELECT {', '.join(items)} FROM {merged}")
+        changes = f"SELECT {', '.join(items)} FROM {merged}"
+        if expired:
+            changes += f" UNION ALL SELECT {', '.join([*self.keys, 'rows', *columns])}, TRUE FROM {expired}"
+        self.change("groups", changes)
         return self._changes(merged)
+
+    def _expired(self, touched: str) -> str | None:
+        """The groups nothing can come to any more, not even a correction; None where there is none (L11).
+
+        A group touched in this epoch stays until a later one.
+        """
+        if not self.operator.closes or self.clock is None:
+            return None
+        ended = f"{self._end()} <= {self.clock.horizon(self.operator.name)}"
+        here = f"SELECT 1 FROM {touched} t WHERE {same('t', 's', self.keys)}"
+        found = self.create("expired", f"SELECT * FROM {self.table('groups')} s WHERE {ended} AND NOT EXISTS ({here})")
+        return found if self.count(found) else None
+
+    def _end(self) -> str:
+        """The SQL of when a group's window ends, in microseconds since 1970."""
+        keys = dict(zip(self.operator.keys, self.keys, strict=True))
+        ends = [f"epoch_us({keys[name]}) + {more}" for name, more in self.operator.closes]
+        return f"least({', '.join(ends)})"
 
     def _touched(self, partials: str | None) -> str:
         items = [*self.keys, "coalesce(sum(rows), 0)::BIGINT AS rows"]
@@ -82,9 +104,10 @@ class AggregateExecutor(Executor[Aggregate]):
         source = partials or f"{self.table('groups')} WHERE FALSE"
         return self.create("touched", f"SELECT {', '.join(items)} FROM {source} {group}")
 
-    def _change_values(self, i: int, relation: str) -> None:
+    def _change_values(self, i: int, relation: str | None, expired: str | None) -> None:
         part = f"values{i}"
         columns = ", ".join([*self.keys, "v"])
+        relation = relation or f"{self.table(part)} WHERE FALSE"
         netted = f"SELECT {columns}, sum(__n)::BIGINT AS __n FROM {relation} GROUP BY {columns} HAVING sum(__n) <> 0"
         if not self.signed:
             # How often an append-only value came makes no difference; only the first time is a change.
@@ -93,6 +116,9 @@ class AggregateExecutor(Executor[Aggregate]):
                 f"SELECT {columns}, 1::BIGINT AS __n FROM ({netted}) d "
                 f"WHERE NOT EXISTS (SELECT 1 FROM {self.table(part)} s WHERE {on})"
             )
+        if expired:
+            there = f"SELECT 1 FROM {expired} e WHERE {same('e', 's', self.keys)}"
+            netted += f" UNION ALL SELECT {columns}, -__n FROM {self.table(part)} s WHERE EXISTS ({there})"
         self.change(part, netted)
 
     def _merge(self, touched: str) -> str:

@@ -22,6 +22,7 @@ from dropless.plan.ir import Operator, Plan
 if TYPE_CHECKING:
     import duckdb
 
+    from dropless.engine.lateness import Clock
     from dropless.engine.rowwise import Refused
 
 O = TypeVar("O", bound=Operator)  # noqa: E741
@@ -129,6 +130,9 @@ class Executor(ABC, Generic[O]):
     `shrink` is called for each table of input, from several threads with a connection of each; `run` once per epoch, on
     the store's connection, inside the epoch's transaction.
     """
+
+    clock: Clock | None = None
+    """How far event time has come; None where no source has one."""
 
     def __init__(self, operator: O, plan: Plan, store: StateStore, places: Places) -> None:
         self.operator = operator

@@ -33,6 +33,7 @@ from dropless.plan.ir import STATEFUL, Aggregate, Collect, Deliver, Distinct, Jo
 if TYPE_CHECKING:
     import duckdb
 
+    from dropless.engine.lateness import Clock, Judge
     from dropless.engine.rowwise import Lane
 
 EXECUTORS: dict[type[Operator], type[Executor[Any]]] = {
@@ -80,6 +81,7 @@ class Stage:
         sources: Mapping[int, str],
         splits: Mapping[int, str],
         buffer_bytes: int = BUFFER_BYTES,
+        clock: Clock | None = None,
     ) -> None:
         assert con is store.con
         self._plan = plan
@@ -99,6 +101,8 @@ class Stage:
             for o in plan.operators.values()
             if isinstance(o, STATEFUL)
         }
+        for executor in self._executors.values():
+            executor.clock = clock
         self._inputs: dict[tuple[str, str], Buffer] = {}
         self._counts: dict[str, Counts] = {}
         self._round = 0
@@ -106,6 +110,10 @@ class Stage:
     def settled(self, operator: str) -> np.ndarray:
         """Places of records whose fate was told before this epoch, as far as they can reach the operator (L6)."""
         return self._places.settled_above(operator, self._plan)
+
+    def judge(self, judge: Judge) -> None:
+        """Says from now on which rows are late that flow on from stateful operators."""
+        self._lane.judge[:] = [judge]
 
     # ------------------------------------------------------------ input
 

@@ -54,6 +54,11 @@ CODES: dict[str, str] = {
         "Usual cause: slide and size the wrong way round, months for a length, or a time column that holds text. "
         "The hint shows the form; a time column must be a TIMESTAMP."
     ),
+    "plan.event_time": (
+        "A source's `event_time` names a column that is not there or holds no time. "
+        "Usual cause: a misspelt name, or a time that is read as text. "
+        "Name a column of type TIMESTAMP or DATE; a contract can declare the type."
+    ),
     "plan.not_incremental": (
         "A clause needs all rows at once and cannot be kept up to date as new records come. "
         "Usual cause: a window function without PARTITION BY, or a join of two logs without an equality, above a "
