@@ -3,7 +3,7 @@ PYTHON ?= python3
 ACCEPT ?= ../shared/accept
 BIN := .venv/bin
 # A variable, because a comma would end an argument of `call`.
-EXTRAS := postgres,kafka,intake
+EXTRAS := postgres,kafka,intake,http
 # One installer for both groups: uv where it can be had, else the environment's own pip.
 INSTALL = if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(1); \
 	else $(BIN)/python -m pip install --quiet $(1); fi

@@ -41,9 +41,10 @@ DRIVERS = {
     "postgres": frozenset({"psycopg"}),
     "kafka": frozenset({"confluent_kafka", "fastavro", "google"}),
     "intake": frozenset({"uvicorn", "httptools", "uvloop"}),
+    "http": frozenset({"urllib3"}),
 }
-SHARED = {"kafka": "files", "intake": "files"}
-"""Connector -> another whose formats it reads: JSON and CSV have one decoder, wherever the bytes come from (L9)."""
+SHARED = {"kafka": {"files"}, "intake": {"files"}, "http": {"files", "intake"}}
+"""Connector -> others whose formats or log it reads: one decoder, wherever the bytes come from (L9)."""
 CONNECTOR_LIBRARIES = frozenset({"pyarrow", "numpy", "duckdb", "orjson", "xxhash"})
 
 
@@ -109,7 +110,7 @@ def is_foreign(found: Import) -> bool:
     top, parts = found.target.split(".")[0], found.module.split(".")
     if top == "dropless":
         other = [*found.target.split("."), "", ""][2]
-        return package_of(found.target) == "connectors" and other not in (parts[2], SHARED.get(parts[2]))
+        return package_of(found.target) == "connectors" and other not in {parts[2], *SHARED.get(parts[2], ())}
     drivers = DRIVERS.get(parts[2], frozenset()) if len(parts) > 2 else frozenset()
     return top not in sys.stdlib_module_names and top not in CONNECTOR_LIBRARIES | drivers
 

@@ -234,6 +234,9 @@ class Source(ABC, Generic[C]):
         """How often a run that goes on asks for new splits; None where the engine's own way will do."""
         return None
 
+    in_run: bool = False
+    """Set by the engine where a run takes what is new: only then may a source ask others for records and keep them."""
+
     def lag(self) -> int | None:
         """How many records there are beyond the committed ones, as of the last look; None where that is not known."""
         return None

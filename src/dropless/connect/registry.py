@@ -18,6 +18,7 @@ SOURCES = {
     "postgres": "dropless.connectors.postgres.source:PostgresSource",
     "kafka": "dropless.connectors.kafka.source:KafkaSource",
     "intake": "dropless.connectors.intake.source:IntakeSource",
+    "http": "dropless.connectors.http.source:HttpSource",
 }
 SINKS = {
     "csv": "dropless.connectors.files.csv_sink:CsvSink",

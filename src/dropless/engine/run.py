@@ -162,6 +162,8 @@ class Runner:
         for source in unbounded:
             source.live = live
         tools.setup.live = live
+        for source in tools.sources.values():
+            source.in_run = run.kind == "run"
         return live
 
     def _live(self, tools: Tools) -> LiveCursor:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from dropless.connectors.files.ndjson_parse import parse
-from dropless.connectors.intake import cloudevents
+from dropless.connectors.intake import cloudevents, spans
 
 LINES = frozenset(
     f"application/{name}" for name in ("x-ndjson", "ndjson", "jsonl", "x-jsonl", "jsonlines", "x-jsonlines", "json-seq")
 )
 MARK = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
-_ELEMENT = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str).scan_once  # type: ignore[attr-defined]
-"""Where a value ends; its numbers are not computed."""
 
 
 @dataclass
@@ -86,27 +83,11 @@ def elements(text: bytes) -> list[bytes] | None:
     """The elements of a JSON array as they were written; None where it is none."""
     if not _is_json(text) or text[:1] != b"[":
         return None
+    whole = text.decode()
     try:
-        return list(_elements(text.decode()))
-    except (RecursionError, StopIteration, ValueError):
+        return [whole[a:b].encode() for a, b in spans.elements(whole, 0)]
+    except spans.FAILURES:
         return None
-
-
-def _elements(text: str) -> Iterator[bytes]:
-    # The text is known to be JSON, so only the ends of its elements are looked for.
-    at = _skip(text, 1)
-    while text[at] != "]":
-        end = _ELEMENT(text, at)[1]
-        yield text[at:end].encode()
-        at = _skip(text, end)
-        if text[at] == ",":
-            at = _skip(text, at + 1)
-
-
-def _skip(text: str, at: int) -> int:
-    while text[at] in " \t\r\n":
-        at += 1
-    return at
 
 
 def _judge(taken: Taken, strict: bool) -> None:

@@ -81,6 +81,10 @@ class LogReader(SplitReader):
                 start, self._given = self._given, self._at
                 return Chunk(self._split, offset(start), offset(self._given), events)
 
+    def follow(self) -> None:
+        """There is no end any more: where nothing more is durable, chunks are empty."""
+        self._until = None
+
     def _nothing(self) -> Chunk | None:
         if self._until is not None:
             return None

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from dropless.connect.api import Decoder, Field, Offset, Record, Source, SourceContext, Split
+from dropless.connect.api import Decoder, Field, Offset, Record, Source, SourceContext, Split, SplitReader
 from dropless.connect.serve import Serving
 from dropless.connectors.files.ndjson_parse import Rename, parse
 from dropless.connectors.files.sample import Columns
@@ -100,7 +100,11 @@ class LogSource(Source[C], Generic[C]):
         durable = self.shelf.durable()
         return [Split(f"log/{identity}", rows=(durable.seq if durable else 0) - self._first().seq)]
 
-    def open(self, split: Split, start: Offset | None) -> LogReader:
+    def open(self, split: Split, start: Offset | None) -> SplitReader:
+        return self.log_reader(split, start)
+
+    def log_reader(self, split: Split, start: Offset | None) -> LogReader:
+        """A reader of the log alone."""
         at = self._first(unless_lost=True) if start is None else self._there(spot_of(start))
         return self._reader(split, at, bounded=not self.live, want=self.context.chunk_bytes)
 

@@ -56,6 +56,11 @@ the process may not.
 Choose another with `--host` and `--port`, or end the other program.""",
     "source.nothing_to_serve": """A definition has no source that others send to.
 `dropless intake` takes events for sources of the kind `intake`; all others are read by `dropless run`.""",
+    "source.http_refused": """An HTTP API refused what it was asked, or answered with a page that is not as the source's
+settings say.
+An outage (no answer, 429, 5xx) is waited out; this would be the same on the next try. The message names the address and
+the answer: correct `url`, `records`, `pagination` or `auth`, or the rights of the credentials. What was taken before
+stays.""",
     "source.log_in_use": """Another process writes the log of a source: an intake that is running, or a run that fills
 it.
 One process at a time fills a log, or numbers of records would be given twice. End the other one, or give the source a
