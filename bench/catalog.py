@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from bench import data, jobs, memory, postgres, replay, startup
+from bench import data, intake, jobs, memory, postgres, replay, startup
 from bench.rounds import Job, Place, Report, Wanted, in_rounds
 
 
@@ -45,6 +45,7 @@ BENCHES: dict[str, Bench] = {
     "postgres": Bench("CSV to PostgreSQL", 3_000_000, postgres.postgres),
     "memory": Bench("peak memory and time at 1, 3 and 10 times the size", 300, memory.memory, "MB"),
     "replay": Bench("dead letters through a mended contract", 1_000_000, replay.replay),
+    "intake": Bench("events over HTTP, acknowledged once on disk", 400_000, intake.intake, "events"),
     "start": Bench("--help, and ten records", 20, startup.start, "times"),
     "install": Bench("a wheel into a fresh environment", 3, startup.install, "times"),
 }
