@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 @as_json
 @take_over
 @click.option("--full", is_flag=True, help="Read everything again and replace every target's contents.")
+@click.option(
+    "--close-windows", is_flag=True, help="The end of the input ends every window; what comes for one later is late."
+)
 @click.option("--once", is_flag=True, help="End where unbounded sources end now, instead of going on.")
 @from_now
 @workers
@@ -38,6 +41,7 @@ def run(
     as_json: bool,
     take_over: bool,
     full: bool,
+    close_windows: bool,
     once: bool,
     from_now: bool,
     workers: int,
@@ -66,6 +70,7 @@ def run(
         from_now=from_now,
         workers=workers,
         once=once,
+        close_windows=close_windows,
     )
     live = not once and not full and goes_on(project)
     with View(quiet=as_json) as view, ending(options.stop) if live else nullcontext():

@@ -123,7 +123,9 @@ class Tally:
                 fates["filtered"] += lost - refused
                 alive, branch_quarantined = arrived, 0
             if isinstance(operator, FOLDS):
-                fates["folded"] += alive
+                held += counts["held"]
+                released += counts["released"]
+                fates["folded"] += alive + counts["released"] - counts["held"]
                 alive = 0
                 break
             ended = Counter({k: v for k, v in counts.items() if k not in ("in", "out", "held", "released") and v})

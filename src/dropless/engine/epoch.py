@@ -214,6 +214,8 @@ class EpochWork:
         logs = frozenset(n for n, o in self.tools.plan.operators.items() if not o.table)
         self._tell_time(cursor, last)
         result = self.tools.stage.run(self.number, logs if self.only is None else logs & self.only)
+        if self.tools.setup.timeline is not None and self.tools.setup.clock is not None:
+            self.tools.setup.timeline.reach_all(self.tools.setup.clock.reached)
         reach("state.write")
         fetch = fetcher(self.tools, extra.in_hand)
         for table in letters_of(result.refused, fetch):

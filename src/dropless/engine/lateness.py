@@ -23,6 +23,10 @@ class Clock:
 
     plan: Plan
     watermarks: Mapping[str, int] = field(default_factory=dict)
+    closing: bool = False
+    """True where every window ends with this epoch, whatever time it is."""
+    reached: int = NEVER
+    """The end of the last window that was given out so."""
     _sources: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _keeps: dict[str, int] = field(default_factory=dict)
 
@@ -46,8 +50,9 @@ class Clock:
     def keep(self, operator: str) -> int:
         """How long, in event time, windows behind the operator are kept once they have ended."""
         if operator not in self._keeps:
-            times = self.plan.times
-            self._keeps[operator] = min((micros(times[s].keep_seconds) for s in self.sources(operator)), default=0)
+            times, o = self.plan.times, self.plan.operators[operator]
+            kept = min((micros(times[s].keep_seconds) for s in self.sources(operator)), default=0)
+            self._keeps[operator] = 0 if isinstance(o, Aggregate) and (o.final or o.whole) else kept
         return self._keeps[operator]
 
 
@@ -66,9 +71,11 @@ class Judge:
         return self.low.late(places, ends) if self.low is not None else None
 
     def _closing(self, operator: Late) -> str:
+        """The operator behind it that forgets windows first."""
         plan = self.clock.plan
-        after = (o for o in plan.operators.values() if operator.name in plan.ancestors(o.name))
-        return next((o.name for o in after if isinstance(o, Aggregate) and o.closes), operator.name)
+        after = [o for o in plan.operators.values() if operator.name in plan.ancestors(o.name)]
+        closing = [o.name for o in after if isinstance(o, Aggregate) and o.closes]
+        return min(closing, key=self.clock.keep, default=operator.name)
 
 
 class LateStep:

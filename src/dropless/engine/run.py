@@ -50,6 +50,8 @@ class Options:
     observe: Callable[[Progress], None] | None = None
     once: bool = False
     """Unbounded sources end where they end now."""
+    close_windows: bool = False
+    """The end of a bounded input ends every window, as if time had come to the end of the last one."""
     stop: Event = field(default_factory=Event)
     """Set by whoever wants a run over unbounded sources to end: it commits and publishes what it has taken."""
 
@@ -232,6 +234,7 @@ class Runner:
         live = isinstance(cursor, LiveCursor)
         first = self.options.full
         closing = resumed or first or bool(tools.tables.loaded) or not self.ledger.epochs(self.project.name, limit=1)
+        closing = closing or (self.options.close_windows and not live)
         closing = closing or self.options.from_now  # From this epoch on the present plan is what state was kept under.
         begin = self.keeping.begin if self.options.from_now else frozenset()
         fresh = not resumed
@@ -321,6 +324,8 @@ class Runner:
             self.records += done.taken.read
             self._observe("reading")
         last = cursor.exhausted or isinstance(cursor, LiveCursor)
+        if tools.setup.clock is not None:
+            tools.setup.clock.closing = self.options.close_windows and cursor.exhausted
         return work.finish(cursor, last=last, observe=self._observe)
 
     def _waiting(self, line: str) -> None:

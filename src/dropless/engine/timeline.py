@@ -185,6 +185,11 @@ class Timeline:
         """The source's time is at least this."""
         self._now[source] = max(self._now.get(source, NEVER), watermark)
 
+    def reach_all(self, watermark: int) -> None:
+        """The time of all sources is at least this: windows up to then have been given out."""
+        for source in self.times if watermark > NEVER else ():
+            self.reach(source, watermark)
+
     def facts(self) -> dict[str, Any]:
         """What the ledger keeps with the epoch, for `of`."""
         return {

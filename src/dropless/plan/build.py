@@ -233,7 +233,7 @@ class _Builder:
             return
         text = self._text(name, transform.sql)
         tables = {n.lower(): Named(r, n) for n, r in self.ends.items()}
-        env = Env(self.draft, text, name, tables)
+        env = Env(self.draft, text, name, tables, self._final(name))
         before = (dict(self.draft.operators), list(self.draft.recomputed), list(self.draft.notes))
         try:
             outputs, doubt = (None, None) if has_calls(self.trees[name]) else self._describe(text, self.trees[name])
@@ -245,6 +245,14 @@ class _Builder:
             self.draft.operators, self.draft.recomputed, self.draft.notes = before
             raise
         self._end(name, self._own(name, rel, text))
+
+    def _final(self, name: str) -> bool:
+        """Whether windows of a transform are given out once: where that is said, else where a sink appends them."""
+        said = self.spec.transforms[name].emit
+        if said is not None:
+            return said == "final"
+        ends = {s.relation for s in self.spec.sinks.values() if s.mode == "append"}
+        return name in ends or any(_reaches(end, name, self.reads) for end in ends)
 
     def _describe(self, text: Text, tree: exp.Expr) -> tuple[Outputs | None, Refuse | None]:
         """What DuckDB says the whole text gives. Its word on an unknown name is returned: there may be more of them."""

@@ -68,7 +68,10 @@ def column(name: str, type: str, required: bool = False) -> Column:
 
 @dataclass(frozen=True)
 class Rel:
-    """What an operator gives out. `keys` are sets of columns that determine a row; the empty one means a single row."""
+    """What an operator gives out. `keys` are sets of columns that determine a row; the empty one means a single row.
+
+    An updating relation is `final` where its rows are added once and never taken back: results of windows that ended.
+    """
 
     operator: str
     columns: tuple[Column, ...]
@@ -77,6 +80,7 @@ class Rel:
     places: int = 1
     fans_out: bool = False
     table: bool = False
+    final: bool = False
 
     def names(self) -> list[str]:
         return [c.name for c in self.columns]
@@ -160,11 +164,13 @@ class Draft:
         unique: Iterable[Key] | None = None,
         places: int | None = None,
         fans_out: bool | None = None,
+        settled: bool | None = None,
         **more: Any,
     ) -> Rel:
         """Adds an operator and returns what it gives out; what is not said is as in `like` (the first input).
 
-        `unique` are the sets of columns that determine a row; `more` are the fields of the operator's own class.
+        `unique` are the sets of columns that determine a row; `settled` says whether rows are never taken back
+        (`Rel.final`); `more` are the fields of the operator's own class.
         """
         like = like or inputs[0]
         columns = tuple(columns)
@@ -177,6 +183,7 @@ class Draft:
             places=like.places if places is None else places,
             fans_out=like.fans_out if fans_out is None else fans_out,
             table=all(i.table for i in inputs) if inputs else like.table,
+            final=(like.final and changes is None) if settled is None else settled,
         )
         self.register(kind, rel, [i.operator for i in inputs], relation, where, more)
         return rel

@@ -79,7 +79,8 @@ def state(operator: Operator) -> str | None:
     """What a stateful operator keeps between epochs and runs, in words."""
     match operator:
         case Aggregate():
-            return f"one row of accumulators for each {_of(operator.keys)}"
+            until = " until its window has ended" if operator.final else ""
+            return f"one row of accumulators for each {_of(operator.keys)}{until}"
         case Join():
             return "all rows of both sides by their join keys"
         case Keyed():

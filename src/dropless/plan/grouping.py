@@ -206,6 +206,8 @@ def _grouped(select: Select, calls: Calls, keys: list[str], split: bool) -> None
     where = select.env.text.at(select.node.args.get("group") or select.node)
     name = select.draft.name(select.hint, "aggregate")
     if split:
+        closes = _closes(rel, key_columns)
+        final = bool(closes) and select.env.final and not rel.final
         called = [Column(c.name, c.type, c.func.startswith("count"), calls.wide.get(c.name)) for c in calls.calls]
         select.rel = select.draft.add(
             ir.Aggregate,
@@ -220,7 +222,10 @@ def _grouped(select: Select, calls: Calls, keys: list[str], split: bool) -> None
             unique=[frozenset(keys)],
             keys=tuple(keys),
             calls=tuple(calls.calls),
-            closes=_closes(rel, key_columns),
+            settled=final or (rel.final and bool(closes)),
+            closes=closes,
+            final=final,
+            whole=rel.final and bool(closes),
         )
         return
     extra = ties(rel)
@@ -240,6 +245,7 @@ def _grouped(select: Select, calls: Calls, keys: list[str], split: bool) -> None
         changes="updating",
         places=1,
         fans_out=True,
+        settled=rel.final and bool(_closes(rel, key_columns)),
         unique=[frozenset(keys)],
         keys=(tuple(keys),),
         sql=f"SELECT {', '.join(listed)} FROM in0{by}",
@@ -251,7 +257,7 @@ def _grouped(select: Select, calls: Calls, keys: list[str], split: bool) -> None
 
 def _closes(rel: Rel, keys: list[Column]) -> tuple[tuple[str, int], ...]:
     """The keys that are windows, and what leads from each to the window's end. Rows taken back know no lateness."""
-    if rel.changes == "updating":
+    if rel.changes == "updating" and not rel.final:
         return ()
     return tuple((c.name, c.closes) for c in keys if c.closes is not None)
 
@@ -290,4 +296,5 @@ def _grouping_sets(select: Select, calls: Calls, key_names: dict[exp.Expr, str],
         unique=key,
         fans_out=True,
         changes="updating",
+        settled=all(p.final for p in parts),
     )

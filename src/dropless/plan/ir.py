@@ -168,11 +168,15 @@ class Aggregate(Operator):
 
     Without keys there is exactly one output row, from the first epoch on. `closes` are keys that are windows, each with
     what must be added to it (microseconds) to have the window's end: no row comes to a group whose window has ended.
+    Where `final`, a group is given out once, when its window has ended, and records are held until then. Where `whole`,
+    all rows of a group come in one epoch.
     """
 
     keys: tuple[str, ...] = ()
     calls: tuple[Call, ...] = ()
     closes: tuple[tuple[str, int], ...] = ()
+    final: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True)

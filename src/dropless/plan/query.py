@@ -31,6 +31,8 @@ class Env:
     text: Text
     relation: str
     tables: Mapping[str, Named]
+    final: bool = False
+    """Whether windows are given out once, when they have ended."""
 
     def having(self, name: str, named: Named) -> Env:
         return replace(self, tables={**self.tables, name.lower(): named})
@@ -211,6 +213,7 @@ def _union(node: exp.Union, left: Rel, right: Rel, env: Env, hint: str) -> Rel:
         relation=env.relation,
         where=where,
         changes=updating,
+        settled=updating == "updating" and all(s.final or s.changes == "append-only" for s in (left, right)),
         unique=(),
         places=max(left.places, right.places),
         fans_out=True,

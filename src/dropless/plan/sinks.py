@@ -90,7 +90,7 @@ def _refuse_append(spec: PipelineSpec, name: str, sink: SinkSpec, rel: Rel) -> N
         said = f'sink "{name}" appends "{sink.relation}", which is made of tables alone and read whole in every run'
         hint = "take mode: overwrite or upsert, or read the table as a log along a column that grows"
         raise Refuse(problem("plan.mode_misfit", said, where, hint))
-    if rel.changes == "updating":
+    if rel.changes == "updating" and not rel.final:
         said = f'sink "{name}" appends "{sink.relation}", whose rows change as records come'
         raise Refuse(problem("plan.mode_misfit", said, where, f"take mode: overwrite, or {_upsert_hint(rel)}"))
 

@@ -201,6 +201,7 @@ def _plan(
         changes="updating",
         places=1,
         fans_out=True,
+        settled=rel.final and any(rel.column(c).closes is not None for c in common),
         unique=keys,
         keys=(tuple(dict.fromkeys(common)),),
         sql=query,

@@ -255,8 +255,10 @@ class _Builder(Reader):
             self.wrong(what, "SQL text, or a mapping with python and input", node)
             return None
         if node.get("sql") is not None:
-            sql = self.text(self.fields(node, what, ("sql",)).get("sql"), f'{what}: "sql"')
-            return TransformSpec(name, sql=sql) if sql else None
+            fields = self.fields(node, what, ("sql", "emit"))
+            sql = self.text(fields.get("sql"), f'{what}: "sql"')
+            emit = self.choice(fields.get("emit"), f'{what}: "emit"', ("early", "final"))
+            return TransformSpec(name, sql=sql, emit=cast(Literal["early", "final"] | None, emit)) if sql else None
         fields = self.fields(node, what, ("python", "input", "columns"), required=("python", "input"))
         python = self.function(fields.get("python"), what)
         columns = self.columns(fields.get("columns"), what)

@@ -55,6 +55,9 @@ class TransformSpec:
     python: Any = None
     input: str | None = None
     columns: Mapping[str, str] | None = None
+    emit: Literal["early", "final"] | None = None
+    """Of SQL that groups by windows over event time: results as records come, or once the windows have ended. None:
+    final where the relation reaches a sink that appends."""
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ def _transform() -> Schema:
         {"python": _TEXT, "input": _TEXT, "columns": {"type": "object", "additionalProperties": _TEXT}},
         ("python", "input"),
     )
-    return {"anyOf": [_TEXT, _object({"sql": _TEXT}, ("sql",)), python]}
+    return {"anyOf": [_TEXT, _object({"sql": _TEXT, "emit": {"enum": ["early", "final"]}}, ("sql",)), python]}
 
 
 def _check() -> Schema:

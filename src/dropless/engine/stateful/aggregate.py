@@ -7,15 +7,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
+from dropless.connect.api import AT, POSITION_BITS
 from dropless.engine.state import StateStore, quote, same
 from dropless.engine.stateful.base import Counts, Executor, Outputs, Places, registered
-from dropless.engine.stateful.layout import accumulators, argument_type, from_values, sum_type, updating, values_of
+from dropless.engine.stateful.layout import (
+    accumulators,
+    argument_type,
+    from_values,
+    held_columns,
+    sum_type,
+    updating,
+    values_of,
+)
+from dropless.engine.timeline import times_of
 from dropless.plan.ir import Aggregate, Call, Plan
 
 if TYPE_CHECKING:
     import duckdb
+
+
+FOR_EVER = 1 << 62
 
 
 class AggregateExecutor(Executor[Aggregate]):
@@ -26,20 +40,43 @@ class AggregateExecutor(Executor[Aggregate]):
         self.keys = [f"k{i}" for i in range(len(operator.keys))]
         self.calls = [_call(i, call, operator, plan) for i, call in enumerate(operator.calls)]
         self.values = values_of(operator, plan)
+        self.held = held_columns(operator, plan)
         self.signed = updating(operator, 0, plan)
         self._partial_sql = self._partial()
 
     @property
     def may_begin(self) -> bool:
-        return not self.keys and not self.operator.table
+        return (not self.keys and not self.operator.table) or self.operator.final
 
     @property
     def eager(self) -> bool:
+        if self.operator.final:
+            ended = f"{self._end()} <= {self._horizon()}" if self.clock is not None else "FALSE"
+            return self.count(self.table("groups"), ended) > 0
         return not self.keys and self.count(self.table("groups")) == 0
 
     def shrink(self, index: int, rows: pa.Table, con: duckdb.DuckDBPyConnection) -> dict[str, pa.Table]:
+        if self.held:
+            rows = self._with_records(rows)
         with registered(con, rows) as name:
             return {slot: con.sql(sql.replace("{rows}", name)).to_arrow_table() for slot, sql in self._partial_sql}
+
+    def _with_records(self, rows: pa.Table) -> pa.Table:
+        """The rows with a column for each source: 1 where the row stands for a record of it, in one row of each record.
+
+        Of the rows of one record that is the one whose window ends last: until then the record is held.
+        """
+        places = rows.column(AT).to_numpy()
+        stands = np.ones(len(places), dtype=bool)
+        if self.inputs[0].fans_out:
+            ends = np.minimum.reduce([times_of(rows.column(k)).to_numpy() + more for k, more in self.operator.closes])
+            order = np.lexsort((ends, places))
+            stands[order[:-1]] = places[order][1:] != places[order][:-1]
+        numbers = places >> POSITION_BITS
+        for column, source in self.held.items():
+            own = [n for n in np.unique(numbers).tolist() if self.places.sources[n] == source]
+            rows = rows.append_column(f"__{column}", pa.array((stands & np.isin(numbers, own)).astype(np.int64)))
+        return rows
 
     def _partial(self) -> list[tuple[str, str]]:
         types = {f.name: f.type for f in self.inputs[0].columns}
@@ -47,6 +84,7 @@ class AggregateExecutor(Executor[Aggregate]):
         # By position, because a column of the user's may have the name of one of ours.
         group = f"GROUP BY {', '.join(str(i + 1) for i in range(len(keys)))}" if keys else ""
         items = [*keys, f"coalesce(sum({self.weight(0)}), 0)::BIGINT AS rows"]
+        items += [f"sum(__{r})::BIGINT AS {r}" for r in self.held]
         for call in self.calls:
             items += call.partial(self.weight(0), self.signed)
         found = [("groups", f"SELECT {', '.join(items)} FROM {{rows}} {group}")]
@@ -60,35 +98,46 @@ class AggregateExecutor(Executor[Aggregate]):
         return found
 
     def run(self, given: Mapping[str, str], counts: Counts, outputs: Outputs) -> str | None:
-        counts.fold()
         if "groups" not in given and not self.eager:
+            counts.fold()
             return None
         touched = self._touched(given.get("groups"))
-        expired = self._expired(touched)
+        ended = self._ended(touched)
         for i in range(len(self.values)):
-            if f"values{i}" in given or expired:
-                self._change_values(i, given.get(f"values{i}"), expired)
+            self._change_values(i, given.get(f"values{i}"), touched)
         merged = self._merge(touched)
-        gone = "(new_rows = 0)" if self.keys else "FALSE"
-        columns = [c for call in self.calls for c in call.columns]
-        items = [*self.keys, "new_rows AS rows", *(f"new_{c} AS {c}" for c in columns), f"{gone} AS __gone"]
+        gone = "new_rows = 0" if self.keys else "FALSE"
+        if self.operator.final:
+            gone += f" OR {self._end()} <= {self._horizon()}"
+        columns = [*self.held, *(c for call in self.calls for c in call.columns)]
+        items = [*self.keys, "new_rows AS rows", *(f"new_{c} AS {c}" for c in columns), f"({gone}) AS __gone"]
         changes = f"SELECT {', '.join(items)} FROM {merged}"
-        if expired:
-            changes += f" UNION ALL SELECT {', '.join([*self.keys, 'rows', *columns])}, TRUE FROM {expired}"
+        if ended:
+            changes += f" UNION ALL SELECT {', '.join([*self.keys, 'rows', *columns])}, TRUE FROM {ended}"
         self.change("groups", changes)
-        return self._changes(merged)
+        if not self.operator.final:
+            counts.fold()
+            return self._changes(merged)
+        return self._given_out(merged, ended, counts)
 
-    def _expired(self, touched: str) -> str | None:
-        """The groups nothing can come to any more, not even a correction; None where there is none (L11).
+    def _ended(self, touched: str) -> str | None:
+        """The groups that nothing can come to any more, not even a correction; None where there is none (L11).
 
-        A group touched in this epoch stays until a later one.
+        A group touched in this epoch is not among them.
         """
         if not self.operator.closes or self.clock is None:
             return None
-        ended = f"{self._end()} <= {self.clock.horizon(self.operator.name)}"
-        here = f"SELECT 1 FROM {touched} t WHERE {same('t', 's', self.keys)}"
-        found = self.create("expired", f"SELECT * FROM {self.table('groups')} s WHERE {ended} AND NOT EXISTS ({here})")
+        found = self.create("ended", f"SELECT * FROM {self.table('groups')} s WHERE {self._gone(touched)}")
         return found if self.count(found) else None
+
+    def _gone(self, touched: str) -> str:
+        here = f"SELECT 1 FROM {touched} t WHERE {same('t', 's', self.keys)}"
+        return f"{self._end()} <= {self._horizon()} AND NOT EXISTS ({here})"
+
+    def _horizon(self) -> int:
+        """Groups whose window ended by then leave the state."""
+        assert self.clock is not None
+        return FOR_EVER if self.clock.closing and self.operator.final else self.clock.horizon(self.operator.name)
 
     def _end(self) -> str:
         """The SQL of when a group's window ends, in microseconds since 1970."""
@@ -96,30 +145,57 @@ class AggregateExecutor(Executor[Aggregate]):
         ends = [f"epoch_us({keys[name]}) + {more}" for name, more in self.operator.closes]
         return f"least({', '.join(ends)})"
 
+    def _given_out(self, merged: str, ended: str | None, counts: Counts) -> str:
+        """The rows of groups whose windows have ended, once; what came is held until then (L6)."""
+        columns = [*self.held, *(c for call in self.calls for c in call.columns)]
+        items = [*self.keys, "new_rows AS rows", *(f"new_{c} AS {c}" for c in columns)]
+        done = f"SELECT {', '.join(items)} FROM {merged} WHERE new_rows > 0 AND {self._end()} <= {self._horizon()}"
+        if ended:
+            done += f" UNION ALL SELECT {', '.join([*self.keys, 'rows', *columns])} FROM {ended}"
+        closed = self.create("closed", done)
+        sums = ", ".join(f"coalesce(sum({c}), 0)::BIGINT" for c in ("rows", *self.held))
+        rows, *records = self.con.execute(f"SELECT {sums} FROM {closed}").fetchall()[0]
+        counts.held, counts.released, counts.fates["folded"] = counts.rows_in, rows, rows
+        for counter in counts.records.values():
+            counter["held"] = counter["in"]
+        for source, number in zip(self.held.values(), records, strict=True):
+            counts.record("released", {source: number})
+            counts.record("folded", {source: number})
+        if self.clock is not None and self.clock.closing and rows:
+            self.clock.reached = max(self.clock.reached, int(self.one(f"SELECT max({self._end()}) FROM {closed}")))
+        names = [*(quote(k) for k in self.operator.keys), *(quote(c.call.name) for c in self.calls)]
+        values = [*self.keys, *(f"CAST({c.result('')} AS {c.output_type})" for c in self.calls)]
+        row = ", ".join(f"{v} AS {n}" for v, n in zip(values, names, strict=True))
+        return self.create("out", f"SELECT {row}, {self.hidden('1')} FROM {closed}")
+
     def _touched(self, partials: str | None) -> str:
-        items = [*self.keys, "coalesce(sum(rows), 0)::BIGINT AS rows"]
+        items = [*self.keys, *(f"coalesce(sum({c}), 0)::BIGINT AS {c}" for c in ("rows", *self.held))]
         for call in self.calls:
             items += call.merge_partials()
         group = f"GROUP BY {', '.join(self.keys)}" if self.keys else ""
         source = partials or f"{self.table('groups')} WHERE FALSE"
         return self.create("touched", f"SELECT {', '.join(items)} FROM {source} {group}")
 
-    def _change_values(self, i: int, relation: str | None, expired: str | None) -> None:
+    def _change_values(self, i: int, relation: str | None, touched: str) -> None:
+        """The values are those after the epoch, without the values of groups that are gone."""
         part = f"values{i}"
         columns = ", ".join([*self.keys, "v"])
-        relation = relation or f"{self.table(part)} WHERE FALSE"
-        netted = f"SELECT {columns}, sum(__n)::BIGINT AS __n FROM {relation} GROUP BY {columns} HAVING sum(__n) <> 0"
-        if not self.signed:
-            # How often an append-only value came makes no difference; only the first time is a change.
-            on = same("d", "s", [*self.keys, "v"])
-            netted = (
-                f"SELECT {columns}, 1::BIGINT AS __n FROM ({netted}) d "
-                f"WHERE NOT EXISTS (SELECT 1 FROM {self.table(part)} s WHERE {on})"
-            )
-        if expired:
-            there = f"SELECT 1 FROM {expired} e WHERE {same('e', 's', self.keys)}"
-            netted += f" UNION ALL SELECT {columns}, -__n FROM {self.table(part)} s WHERE EXISTS ({there})"
-        self.change(part, netted)
+        each = []
+        if relation is not None:
+            number = "sum(__n)::BIGINT AS __n"
+            netted = f"SELECT {columns}, {number} FROM {relation} GROUP BY {columns} HAVING sum(__n) <> 0"
+            if not self.signed:
+                # How often an append-only value came makes no difference; only the first time is a change.
+                on = same("d", "s", [*self.keys, "v"])
+                netted = (
+                    f"SELECT {columns}, 1::BIGINT AS __n FROM ({netted}) d "
+                    f"WHERE NOT EXISTS (SELECT 1 FROM {self.table(part)} s WHERE {on})"
+                )
+            each.append(netted)
+        if self.operator.closes and self.clock is not None:
+            each.append(f"SELECT {columns}, -s.__n AS __n FROM {self.table(part)} s WHERE {self._gone(touched)}")
+        if each:
+            self.change(part, " UNION ALL ".join(each))
 
     def _merge(self, touched: str) -> str:
         """Old and new accumulators of every touched group, side by side."""
@@ -129,6 +205,7 @@ class AggregateExecutor(Executor[Aggregate]):
         for i, pair in enumerate(self.values):
             joins += f" LEFT JOIN ({self._values_now(i, touched)}) v{i} ON {same('d', f'v{i}', self.keys)}"
             self._bind_values(i, pair)
+        items += [f"coalesce(s.{r}, 0) + d.{r} AS new_{r}" for r in self.held]
         for call in self.calls:
             items += [f"s.{c} AS old_{c}" for c in call.columns]
             items += [f"{sql} AS new_{c}" for c, sql in call.merge().items()]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dropless.plan.ir import Aggregate, Call, Collect, Distinct, Join, Keyed, Last, Operator, Plan, Unique
+from dropless.plan.ir import Aggregate, Call, Collect, Distinct, Join, Keyed, Last, Operator, Plan, Scan, Unique
 
 
 @dataclass(frozen=True)
@@ -150,12 +150,22 @@ def accumulators(index: int, call: Call, operator: Aggregate, plan: Plan) -> tup
     return ((f"{a}_hi", "DOUBLE"), (f"{a}_lo", "DOUBLE"), *counts)
 
 
+def held_columns(operator: Aggregate, plan: Plan) -> dict[str, str]:
+    """The columns in which a group counts the records it holds until its window ends, each with its source."""
+    if not operator.final:
+        return {}
+    above = (plan.operators[n] for n in plan.ancestors(operator.name))
+    sources = sorted(o.source for o in above if isinstance(o, Scan) and not o.table)
+    return {f"r{i}": source for i, source in enumerate(sources)}
+
+
 def _aggregate(operator: Aggregate, plan: Plan) -> tuple[Part, ...]:
     types = {f.name: f.type for f in plan.operators[operator.inputs[0]].columns}
     keys = tuple((f"k{i}", types[k]) for i, k in enumerate(operator.keys))
     names = tuple(k for k, _ in keys)
     kept = [c for i, call in enumerate(operator.calls) for c in accumulators(i, call, operator, plan)]
-    parts = [Part("groups", (*keys, ("rows", "BIGINT"), *kept), "upsert", names)]
+    records = tuple((r, "BIGINT") for r in held_columns(operator, plan))
+    parts = [Part("groups", (*keys, ("rows", "BIGINT"), *records, *kept), "upsert", names)]
     for i, (argument, _) in enumerate(values_of(operator, plan)):
         parts.append(Part(f"values{i}", (*keys, ("v", types[argument]), WEIGHT), "weighted"))
     return tuple(parts)
