@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pwd
 import secrets
@@ -13,10 +12,10 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -60,23 +59,22 @@ class Cluster:
     def _check(self, command: list[Any]) -> None:
         subprocess.run(command, check=True, capture_output=True, cwd=self._folder, env=_environment(), **self._run_as)
 
-    def start(self) -> None:
-        """The server answers after this, on the port it had before if it ran before."""
+    def start(self, **more: str) -> None:
+        """The server answers after this, on the port it had before if it ran before; `more` are settings."""
         for _ in range(5):
-            if self._try_start(self.port or _free_port()):
+            if self._try_start(self.port or _free_port(), more):
                 return
         raise AssertionError((self._folder / "log").read_text())
 
-    def _try_start(self, port: int) -> bool:
+    def _try_start(self, port: int, more: Mapping[str, str]) -> bool:
         settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off", "port": str(port)}
-        settings |= {"max_connections": "50", "shared_buffers": "64MB", "wal_level": "logical"}
-        command: list[Any] = [self._bin / "postgres", "-D", self._data]
+        settings |= {"max_connections": "50", "shared_buffers": "64MB", "wal_level": "logical"} | more
+        command: list[Any] = [*_die_with_parent(), self._bin / "postgres", "-D", self._data]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self._folder, env=_environment(),
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None, **self._run_as
+                command, stdout=log, stderr=log, cwd=self._folder, env=_environment(), **self._run_as
             )  # fmt: skip
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until and self._process.poll() is None:
@@ -96,6 +94,39 @@ class Cluster:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(30)
             self._process = None
+
+    def kill(self) -> None:
+        """The server is gone as by SIGKILL, with all of its processes; its data stay."""
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        self._process.kill()
+        for child in map(int, children):
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        self._process.wait(30)
+        self._process = None
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
+
+    def promote_anew(self) -> None:
+        """The server runs, on another timeline: it was stopped, and came back as a replica that was promoted."""
+        self.stop()
+        marker = self._data / "standby.signal"
+        marker.touch()
+        found = self._data.stat()
+        os.chown(marker, found.st_uid, found.st_gid)
+        self.start()
+        self.execute("SELECT pg_promote(true, 30)")
+
+    def backup(self) -> Path:
+        """A copy of the data of a server that is stopped."""
+        copy = self._folder / f"backup-{secrets.token_hex(3)}"
+        subprocess.run(["cp", "-a", self._data, copy], check=True)
+        return copy
+
+    def restore(self, backup: Path) -> None:
+        """The stopped server has the backup's data."""
+        shutil.rmtree(self._data)
+        backup.rename(self._data)
 
     def url(self, database: str = "postgres") -> str:
         return self._url(database, self.port)
@@ -123,9 +154,10 @@ def _other_user() -> pwd.struct_passwd:
     return next(u for u in pwd.getpwall() if u.pw_uid != 0)
 
 
-def _die_with_parent() -> None:
-    """Runs in the child: the kernel stops the server when the tests are killed."""
-    ctypes.CDLL(None).prctl(1, signal.SIGINT)
+def _die_with_parent() -> list[str]:
+    """Words before a command by which the kernel stops it when the tests are killed, where there is such a program."""
+    program = shutil.which("setpriv")
+    return [program, "--pdeathsig", "INT"] if program else []
 
 
 def _free_port() -> int:

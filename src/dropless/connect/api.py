@@ -27,6 +27,9 @@ AT = "__at0"
 """Hidden column: the place of the source record a row came from, see `place`."""
 OP = "__op"
 """Column of what an upsert sink is given: 1 upserts the row, -1 deletes its key."""
+GONE = "__ended"
+"""Last column of the records of a keyed source. NULL: the row stands. Else its key is gone; and where the key is NULL,
+all rows are that came before this position."""
 POSITION_BITS = 40
 
 
@@ -207,6 +210,11 @@ class Source(ABC, Generic[C]):
         self.config = config
         self.context = context
 
+    @classmethod
+    def of(cls, config: C, context: SourceContext) -> Source[Any]:
+        """The source that these settings mean; a connector with several kinds of reading decides here."""
+        return cls(config, context)
+
     @property
     def shape(self) -> Literal["log", "table"]:
         """A log only grows and is read once; a table is read whole, as a pinned snapshot, in each run."""
@@ -224,6 +232,24 @@ class Source(ABC, Generic[C]):
     def unbounded(self) -> bool:
         """True where splits have no end: in a `live` run `read` gives empty chunks while there is nothing."""
         return False
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The columns by which later records replace earlier ones; none where every record is a row of its own.
+
+        With a key the relation is what stands: it is updating, and the decoder gives `GONE` after the declared fields.
+        """
+        return ()
+
+    def notes(self) -> Sequence[Problem]:
+        """What is worth knowing of the source and forbids nothing; `check` says it. May ask the system."""
+        return ()
+
+    known: frozenset[str] | None = None
+    """Set by the engine before splits are listed: the ids of splits of which something is committed. None where the
+    source is only looked at: then nothing may be made on its side."""
+    anew: bool = False
+    """Set by the engine where everything is read once more, as by `--full`, whatever is committed."""
 
     live: bool = False
     """Set by the engine before anything is read, where the run goes on: only then splits of an unbounded source have no

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dropless.connect.api import AT, POSITION_BITS, Chunk, Decoded, Decoder, Record
+from dropless.connect.api import AT, GONE, POSITION_BITS, Chunk, Decoded, Decoder, Record
 from dropless.contract.model import Contract, Rule
 from dropless.engine.letters import letter_table
 from dropless.engine.query import ROW_ERRORS, Session
@@ -200,6 +200,11 @@ class Intake:
     def _evaluate(self, rows: pa.Table) -> list[tuple[str, str, np.ndarray]]:
         """The rows that break each rule of the contract that is a condition."""
         found: list[tuple[str, str, np.ndarray]] = []
+        standing: np.ndarray | None = None
+        if GONE in rows.column_names and self._rules and rows.column(GONE).null_count < rows.num_rows:
+            # A contract speaks of rows; a record that says that some are gone has none.
+            standing = np.flatnonzero(rows.column(GONE).is_null().to_numpy())
+            rows = rows.take(pa.array(standing))
         if not rows.num_rows:
             return found
         for begin in range(0, len(self._rules), 63):
@@ -210,6 +215,7 @@ class Intake:
             for i, rule in enumerate(rules):
                 which = np.flatnonzero(mask & np.int64(1 << i))
                 if len(which):
+                    which = which if standing is None else standing[which]
                     found.append((rule.name, self._described[rule.name], which))
         return found
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dropless.engine import keep
 from dropless.engine.project import Project, contract_texts, pinned_fields
-from dropless.engine.reading import Selection, survey
+from dropless.engine.reading import Selection, committed_splits, survey
 from dropless.engine.tools import split_time
 from dropless.errors import ConnectorError, Problem
 from dropless.ledger.store import Ledger
@@ -89,6 +89,7 @@ def preview(project: Project, selection: Selection = Selection()) -> Preview:  #
             continue
         source = project.source(name)
         try:
+            source.known = committed_splits(name, progress)
             splits = source.splits()
             numbers = {(name, s.id): i for i, s in enumerate(splits)}
 

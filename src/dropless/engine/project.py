@@ -59,7 +59,7 @@ class Project:
             chunk_bytes=self.spec.settings.chunk_bytes,
             pipeline=self.spec.name,
         )
-        return source_class(spec.connector)(spec.config, context)  # type: ignore[no-any-return]
+        return source_class(spec.connector).of(spec.config, context)  # type: ignore[no-any-return]
 
     def evolves(self, operator: str) -> bool:
         """True where the columns of an operator may grow with those of a source."""
@@ -131,6 +131,8 @@ def _prepare(
     contracts: dict[str, Contract | None] = {}
     fields: dict[str, tuple[Field, ...] | None] = {}
     shapes: dict[str, str] = {}
+    keys: dict[str, tuple[str, ...]] = {}
+    notes: list[Problem] = []
     pinned = _pinned(spec)
     for name, source in spec.sources.items():
         contract, wrong = None, False
@@ -145,18 +147,20 @@ def _prepare(
             continue
         try:
             context = SourceContext(name, spec.folder, fields[name], source.drift)
-            reader = source_class(source.connector)(source.config, context)
+            reader = source_class(source.connector).of(source.config, context)
             shapes[name] = reader.shape
             if source.drift == "evolve" and not wrong:
                 declared = contract.fields if contract else ()
                 fields[name] = evolve(declared, (*pinned.get(name, ()), *reader.discover(), *more.get(name, ())))
             elif source.contract is None and not wrong:
                 fields[name] = pinned.get(name) or reader.discover()
+            keys[name] = reader.key
+            notes += [replace(n, where=n.where or spec.place("sources", name)) for n in reader.notes()]
             reader.close()
         except ConnectorError as error:
             where = spec.place("sources", name)
             found += [replace(p, where=p.where or where) for p in error.problems]
-    planned = build.build(spec, fields, shapes, contracts)  # type: ignore[arg-type]
+    planned = build.build(spec, fields, shapes, contracts, keys)  # type: ignore[arg-type]
     found += planned.problems
     promised: tuple[Guarantee, ...] = ()
     plan = planned.plan
@@ -171,7 +175,7 @@ def _prepare(
         plan=None if found else plan,
         guarantees=promised,
         problems=tuple(found),
-        notes=planned.notes,
+        notes=(*planned.notes, *notes),
         pinned=pinned,
     )
 

@@ -58,6 +58,11 @@ class Backlog:
         return sum(p.split.size or 0 for p in self.pending)
 
 
+def committed_splits(name: str, progress: Mapping[Key, Progress]) -> frozenset[str]:
+    """The splits of a source of which something is committed."""
+    return frozenset(split for (owner, split), done in progress.items() if owner == name and done.next is not None)
+
+
 def survey(
     name: str,
     source: Source[Any],
@@ -73,8 +78,7 @@ def survey(
     """
     backlog = Backlog()
     listed = {s.id for s in splits}
-    committed = [split for (owner, split), done in progress.items() if owner == name and done.next is not None]
-    readable, problems, explained = source.reconcile(splits, committed)
+    readable, problems, explained = source.reconcile(splits, sorted(committed_splits(name, progress)))
     backlog.changed += problems
     for split in readable:
         key = (name, split.id)

@@ -23,7 +23,7 @@ from dropless.engine.failpoint import reach
 from dropless.engine.live import LiveCursor
 from dropless.engine.project import Project, contract_texts, evolved
 from dropless.engine.publish import Publisher
-from dropless.engine.reading import Backlog, Cursor, Pending, Selection, survey
+from dropless.engine.reading import Backlog, Cursor, Pending, Selection, committed_splits, survey
 from dropless.engine.report import WAITING, Progress, RunReport
 from dropless.engine.retry import Backoff, with_retries
 from dropless.engine.timeline import Ticket
@@ -204,11 +204,13 @@ class Runner:
     def _survey(self, tools: Tools) -> Backlog:
         """What is new in every log source, its splits numbered; content is read again only where size or time moved."""
         backlog = Backlog()
-        progress = {} if self.options.full else self.ledger.offsets(self.project.name)
+        committed = self.ledger.offsets(self.project.name)
+        progress = {} if self.options.full else committed
         facts = {} if self.options.full else self.ledger.split_facts(self.project.name)
         for name, source in tools.sources.items():
             if self.project.shapes[name] == "table" or self.options.source not in (None, name):
                 continue
+            source.known, source.anew = committed_splits(name, committed), self.options.full
             splits = with_retries(source.splits, tell=self._waiting)
             numbers = self.ledger.number_splits(self.project.name, [(name, s.id) for s in splits])
             tools.setup.split_sources.update({n: s for (s, _), n in numbers.items()})

@@ -9,12 +9,13 @@ import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Literal
 
 import duckdb
 from sqlglot import exp
 
-from dropless.connect.api import Field
+from dropless.connect.api import GONE, Field
 from dropless.contract.model import Contract
 from dropless.errors import Problem, problem
 from dropless.plan import ir
@@ -52,15 +53,17 @@ def build(
     fields: Mapping[str, tuple[Field, ...] | None],
     shapes: Mapping[str, Shape],
     contracts: Mapping[str, Contract | None],
+    keys: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> Planned:
     """Returns the plan of a pipeline, or every problem that forbids it.
 
     `fields` and `shapes` are by source; a source whose fields are None is unknown because of an earlier problem, and
-    nothing is said about its columns. Never raises for what the user wrote.
+    nothing is said about its columns. `keys` are of sources whose records replace one another. Never raises for what
+    the user wrote.
     """
     binder = Binder()
     try:
-        return _Builder(spec, fields, shapes, contracts, binder).build()
+        return _Builder(spec, fields, shapes, contracts, keys, binder).build()
     finally:
         binder.close()
 
@@ -72,9 +75,10 @@ class _Builder:
         fields: Mapping[str, tuple[Field, ...] | None],
         shapes: Mapping[str, Shape],
         contracts: Mapping[str, Contract | None],
+        keys: Mapping[str, tuple[str, ...]],
         binder: Binder,
     ) -> None:
-        self.spec, self.fields, self.shapes, self.contracts = spec, fields, shapes, contracts
+        self.spec, self.fields, self.shapes, self.contracts, self.keys = spec, fields, shapes, contracts, keys
         self.draft = Draft(binder)
         self.ends: dict[str, Rel] = {}
         self.unknown: set[str] = set()
@@ -125,6 +129,9 @@ class _Builder:
             columns = self._event_time(name, columns)
         rel = Rel(name, columns, keys=tuple(_contract_keys(contract, fields)), table=table)
         rel = Rel(self.draft.name(name, ""), rel.columns, keys=rel.keys, table=table)
+        if self.keys.get(name):
+            self._end(name, self._standing(name, rel, contract))
+            return
         self.draft.register(ir.Scan, rel, [], name, where, {"source": name})
         rel = contract_checks(name, contract, rel, self.draft)
         self._end(name, rel)
@@ -144,6 +151,35 @@ class _Builder:
             raise Refuse(problem("plan.event_time", said, where, "declare it as a timestamp in the contract"))
         self.times[name] = replace(time, column=found.name)
         return tuple(replace(c, time=c is found) for c in columns)
+
+    def _standing(self, name: str, rel: Rel, contract: Contract | None) -> Rel:
+        """The rows that stand, of a source whose records replace one another by key."""
+        where, key = self.spec.place("sources", name), frozenset(self.keys[name])
+        if self.spec.sources[name].event_time is not None:
+            said = f'rows of "{name}" change as records come, so none of them is late'
+            hint = "leave out event_time, or read the changes as events"
+            raise Refuse(problem("plan.event_time", said, self.spec.place("sources", name, "event_time"), hint))
+        if missing := sorted(key - set(rel.names())):
+            said = f'source "{name}" is kept by {", ".join(sorted(key))}, and has no column {", ".join(missing)}'
+            raise Refuse(problem("plan.key_unknown_column", said, where, "declare it in the contract"))
+        for rule in contract.unique if contract else ():
+            if rule.action == "quarantine" and not key <= set(rule.columns):
+                said = f'rule "{rule.name}" cannot refuse rows of "{name}": they change as records come'
+                raise Refuse(problem("plan.check_on_updating", said, rule.where, "the database can hold it unique"))
+        given = (*rel.columns, Column(GONE, "BIGINT"))
+        scan = replace(rel, columns=given, keys=())
+        self.draft.register(ir.Scan, scan, [], name, where, {"source": name})
+        return self.draft.add(
+            ir.Last,
+            self.draft.name(name, "rows"),
+            [scan],
+            rel.columns,
+            relation=name,
+            where=where,
+            changes="updating",
+            unique=[key],
+            ends=True,
+        )
 
     def _end(self, name: str, rel: Rel) -> None:
         """The relation is known by its name after this, with its checks behind it."""

@@ -18,7 +18,7 @@ WIDE = {"HUGEINT", "UHUGEINT"}
 """Types that Arrow has no word for; they travel between operators as `CARRIER`."""
 CARRIER = "DECIMAL(38,0)"
 MOST_KEYS = 4
-RESERVED = ("__at", "__w", "__op", "__split", "__position")
+RESERVED = ("__at", "__w", "__op", "__ended", "__split", "__position")
 
 O = TypeVar("O", bound=ir.Operator)  # noqa: E741
 Key = frozenset[str]

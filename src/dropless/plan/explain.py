@@ -91,7 +91,7 @@ def state(operator: Operator) -> str | None:
         case Unique():
             return "the values of " + "; ".join(", ".join(r.columns) for r in operator.rules)
         case Last():
-            return f"the last row for each {_of(operator.key)}"
+            return f"the last row for each {_of(operator.key)}" + (", and that it ended" if operator.ends else "")
         case Collect():
             return "the complete contents" if operator.scope == "pipeline" else "the rows of one run"
     return None

@@ -211,9 +211,11 @@ class Last(Operator):
     """Stateful.
 
     Keeps for each key the row that is last by `order_by` (columns, ascending), then by (split, position). Updating.
+    With `ends`, the input has `connect.api.GONE`, which the output has not: a row may end its key, or all before it.
     """
 
     order_by: tuple[str, ...] = ()
+    ends: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,13 @@ from dropless.spec.functions import source_text
 from dropless.spec.model import PipelineSpec
 
 ELSEWHERE = frozenset(
-    ("path", "url", "endpoint", "region", "access_key", "secret_key", "lock_timeout", "connect_timeout", "tail")
+    (
+        *("path", "url", "endpoint", "region", "access_key", "secret_key", "lock_timeout", "connect_timeout", "tail"),
+        *("brokers", "tls", "sasl", "timeout", "group", "bounded", "lost", "recreated"),
+        *("slot", "publication", "on_lost", "idle_mib"),
+    )
 )
-"""Settings that say where records are and how to get there, not how they are read."""
+"""Settings that say where records are, how to get there and what to do where some are lost, not how they are read."""
 
 Text = Mapping[str, Any]
 
@@ -43,7 +47,7 @@ def digest(description: Text) -> tuple[str, str]:
 def _source(spec: PipelineSpec, name: str, contract: str | None) -> dict[str, Any]:
     source = spec.sources[name]
     settings = {f.name: getattr(source.config, f.name) for f in dataclasses.fields(source.config)}
-    kept = {k: _plain(v) for k, v in settings.items() if k not in ELSEWHERE and not isinstance(v, Secret)}
+    kept = {k: _plain(v) for k, v in settings.items() if _counts(k, v)}
     return {"connector": source.connector, "settings": kept, "drift": source.drift, "contract": contract}
 
 
@@ -67,9 +71,14 @@ def _operator(operator: Operator, plan: Plan, spec: PipelineSpec) -> dict[str, A
     }
 
 
+def _counts(name: str, value: Any) -> bool:
+    return name not in ELSEWHERE and not isinstance(value, Secret)
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        members = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {name: _plain(member) for name, member in members.items() if _counts(name, member)}
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (tuple, list)):

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.csv
 
-from dropless.connect.api import Field, SourceContext
+from dropless.connect.api import Field, Source, SourceContext
 from dropless.connect.cast import quote
 from dropless.connect.config import Secret, field
 from dropless.connect.tables import AFTER, LogConfig, Place, TableSource
 from dropless.connectors.postgres.connection import opened, split_name
+from dropless.connectors.postgres.slot import ChangesConfig
 from dropless.connectors.postgres.types import source_type
 from dropless.errors import ConnectorError, problem
 
@@ -33,6 +34,11 @@ class PostgresSourceConfig:
     table: str | None = field("The table or view, or `schema.table`.", default=None, example="users")
     query: str | None = field("A SELECT instead of a table.", default=None)
     log: LogConfig | None = field("Read it as a log along a column.", default=None)
+    changes: ChangesConfig | None = field(
+        "Read its changes through logical replication: first the rows that are there, then every insert, update and "
+        "delete.",
+        default=None,
+    )
     connect_timeout: int = field("Seconds to wait for a connection.", default=10, minimum=1)
     lock_timeout: int = field("Seconds to wait while another program has the table.", default=30, minimum=0)
 
@@ -46,6 +52,14 @@ class PostgresSource(TableSource[PostgresSourceConfig]):
 
     name = "postgres"
     config_type = PostgresSourceConfig
+
+    @classmethod
+    def of(cls, config: PostgresSourceConfig, context: SourceContext) -> Source[Any]:
+        if config.changes is None:
+            return cls(config, context)
+        from dropless.connectors.postgres.changes import ChangesSource
+
+        return ChangesSource(config, context)
 
     def __init__(self, config: PostgresSourceConfig, context: SourceContext) -> None:
         super().__init__(config, context)

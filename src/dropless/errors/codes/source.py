@@ -73,4 +73,36 @@ delivered stays.""",
 the user or the way of asking.
 A record whose own schema is unknown is a dead letter; this is a registry that gives no schema at all. Correct
 `schema_registry`, or what its user may read.""",
+    "source.no_key": """The changes of a table do not say which row they are of.
+A table without a primary key, one whose changes other tables publish, or one whose key was altered while it was read.
+Give it a primary key, or an index as REPLICA IDENTITY; `relation: events` reads changes as rows of their own, without a
+key. Where the key was altered, `--full` begins anew under the present one.""",
+    "source.slot": """A replication slot cannot be made or read as the definition says.
+The message tells what is in the way: the server's `wal_level` is not logical, or the slot is of another plug-in or
+database.""",
+    "source.slot_in_use": """A replication slot is being read by another program.
+A slot is of one source alone: whatever else reads it takes changes away from it. Name another slot, or end the other
+program, whose name and process id the message has.""",
+    "source.publication": """The publication is not there, does not have the table, or leaves out a part of it.
+Rows, columns or kinds of changes that are not published never reach a reader, so nothing is read. Give the publication
+the whole table with insert, update, delete and truncate.""",
+    "source.changes_lost": """Changes after the committed ones may be lost (L1): the slot was dropped, invalidated by
+`max_slot_wal_keep_size`, moved on by another program, or the publication was altered in between.
+Nothing is read, since the lost changes would be passed over in silence; what is committed stays. With
+`on_lost: snapshot` a new snapshot is taken: it ends rows that are gone and gives those that are there, and changes are
+read from it on. `--full` begins anew.""",
+    "source.other_history": """The server is not the one that the committed changes came from, or it lost some of them.
+It is another cluster, or one that was brought back from a backup or promoted from a replica that was behind: the
+targets hold changes that it never had. Go back to the right server, or set `on_lost: snapshot` to make them agree with
+this one.""",
+    "source.changes_gone": """Committed changes were asked for again, and the slot has let go of them.
+A slot keeps what is not committed yet, and no more. Compare targets with the digests of the ledger
+(`verify --against ledger`), or begin anew from a snapshot (`backfill --full`).""",
+    "source.large_values": """A note: values of 2 kB and more that an update leaves as they were are not sent.
+PostgreSQL keeps them out of line and writes to its log only what changed. A record that lacks such a value is a dead
+letter of rule `COLUMN.unchanged`, never a row with NULL in its place. `ALTER TABLE ... REPLICA IDENTITY FULL` makes the
+server send them.""",
+    "source.slot_keeps_log": """A note: what a slot that is not read means to the server.
+Without `max_slot_wal_keep_size` the server keeps its log for the slot until the disk is full; with it, a slot that is
+further behind is invalidated, and its changes are lost (`source.changes_lost`).""",
 }
