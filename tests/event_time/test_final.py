@@ -3,8 +3,6 @@
 Faults: epochs of a few records, several workers, SIGKILL around the commit, a file a night.
 """
 
-# ruff: noqa: E501 (a sink is read best on its line)
-
 from __future__ import annotations
 
 import json
@@ -50,7 +48,10 @@ def shop_in(folder: Path, settings: str = "{}", seed: int = 1) -> Shop:
 
 def appended(shop: Shop, name: str) -> Rows:
     lines = [line for file in (shop.folder / name).glob("*.ndjson") for line in file.read_text().splitlines()]
-    return Counter(tuple(str(v).replace("T", " ") if k.startswith("window") else v for k, v in json.loads(x).items()) for x in lines)
+    return Counter(
+        tuple(str(v).replace("T", " ") if k.startswith("window") else v for k, v in json.loads(x).items())
+        for x in lines
+    )
 
 
 def answer(shop: Shop) -> tuple[Any, ...]:
@@ -146,7 +147,9 @@ def test_a_late_letter_of_a_window_that_was_appended_stays_open(tmp_path: Path) 
     ("emit", "mode", "code"),
     [("early", "append", "plan.mode_misfit"), ("final", "append", ""), ("final", "upsert, key: [window_start]", "")],
 )
-def test_what_is_given_out_is_said_by_emit_or_follows_from_the_sink(emit: str, mode: str, code: str, tmp_path: Path) -> None:
+def test_what_is_given_out_is_said_by_emit_or_follows_from_the_sink(
+    emit: str, mode: str, code: str, tmp_path: Path
+) -> None:
     query = "SELECT window_start, count(*) AS n FROM tumble(clicks, at, INTERVAL 1 MINUTE) GROUP BY window_start"
     shop = Shop(
         tmp_path,

@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections import Counter
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,7 @@ class View:
 
     def _line(self, p: Progress) -> str:
         fates = ", ".join(f"{n:,} {fate}" for fate, n in self._fates())
-        return f"{p.pipeline} epoch {p.epoch} {p.step}: {p.records:,} records, {_rate(p)}{_lag(p)}" + (
+        return f"{p.pipeline} epoch {p.epoch} {p.step}: {p.records:,} records, {_rate(p)}{_lag(p)}{_time(p)}" + (
             f"; {fates}" if fates else ""
         )
 
@@ -77,7 +78,7 @@ class View:
         from rich.text import Text
 
         head = Text.assemble((p.pipeline, "bold"), f"  run {p.run}, epoch {p.epoch}, {p.step}")
-        said = f"{p.records:,} records  {_rate(p)}{_lag(p)}  {_left(p)}".rstrip()
+        said = f"{p.records:,} records  {_rate(p)}{_lag(p)}{_time(p)}  {_left(p)}".rstrip()
         middle: Any = Text(said)
         if p.bytes_total:
             middle = Table.grid(padding=(0, 2))
@@ -94,6 +95,15 @@ def _rate(p: Progress) -> str:
 def _lag(p: Progress) -> str:
     """How far an unbounded source is ahead."""
     return "" if p.lag is None else f", {p.lag:,} behind"
+
+
+def _time(p: Progress) -> str:
+    """How far event time has come."""
+    try:
+        at = datetime(1970, 1, 1) + timedelta(microseconds=p.watermark) if p.watermark is not None else None
+    except OverflowError:
+        return ""  # No record has told it yet.
+    return f", watermark {at:%Y-%m-%d %H:%M:%S}" if at is not None else ""
 
 
 def _left(p: Progress) -> str:

@@ -251,6 +251,12 @@ class Source(ABC, Generic[C]):
     anew: bool = False
     """Set by the engine where everything is read once more, as by `--full`, whatever is committed."""
 
+    @property
+    def side_by_side(self) -> bool:
+        """True where splits grow beside each other, so that event time is each one's own; else they come one after the
+        other, and event time goes on from one to the next."""
+        return False
+
     live: bool = False
     """Set by the engine before anything is read, where the run goes on: only then splits of an unbounded source have no
     end. Else they end where they end now."""

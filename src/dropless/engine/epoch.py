@@ -242,13 +242,16 @@ class EpochWork:
         if timeline is None or clock is None:
             return
         if cursor is not None:
-            active = cursor.active() if isinstance(cursor, LiveCursor) else None
-            timeline.advance(settled=last and active is None, active=active)
+            live = cursor.time() if isinstance(cursor, LiveCursor) else None
+            timeline.advance(settled=last and live is None, live=live)
         clock.watermarks = timeline.now
         self.tools.stage.judge(Judge(clock, Low.all(self._low), replays=cursor is None))
 
     def _count_stage(self, result: Any) -> None:
         for count in result.counts:
+            for source, records in count.records.items():
+                if records.get("released"):
+                    self.reads[source] += 0  # L6: what earlier epochs held has its fate here, whatever was read.
             self.tally.add(
                 count.name,
                 count.kind,

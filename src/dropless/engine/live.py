@@ -15,11 +15,15 @@ from dropless.connect.api import Chunk, Source, SplitReader
 from dropless.engine.failpoint import reach
 from dropless.engine.reading import Backlog, Mark, Open, Pending, ranges_of
 from dropless.engine.retry import Backoff
+from dropless.engine.timeline import Live
 from dropless.errors import ConnectorError, Problem
 from dropless.ledger.records import Range, SplitFact
+from dropless.spec.model import EventTime
 
 IDLE_S = 0.005
 """How long nothing is looked at where nothing was found; small beside any latency asked for."""
+TICK_S = 0.05
+"""How often it is asked whether a window has ended in silence."""
 SURVEY_S = 2.0
 """How often it is asked which splits there are, where no source says otherwise."""
 SHARE = 5
@@ -33,6 +37,10 @@ class _Reading:
     pending: Pending
     reader: SplitReader
     taken: Open | None = None
+    heard: float = field(default_factory=time.monotonic)
+    """When the last record came, or the reading began."""
+    entered: int = 0
+    """How many were opened before it."""
 
 
 @dataclass
@@ -45,12 +53,20 @@ class LiveCursor:
     latency: float
     stop: Event
     tell: Callable[[str], None]
+    times: Mapping[str, EventTime] = field(default_factory=dict)
+    """Of sources that have an event time."""
+    due: Callable[[], bool] = lambda: False
+    """Whether an epoch is wanted although nothing was read, because time went on."""
     failed: list[Problem] = field(default_factory=list)
     _readings: dict[int, _Reading] = field(default_factory=dict)
     _closed: list[Open] = field(default_factory=list)
     _broken: set[int] = field(default_factory=set)
     _ahead: tuple[_Reading, Chunk] | None = None
     _next_survey: float = 0.0
+    _next_tick: float = 0.0
+    _opened: int = 0
+    _heard: dict[str, float] = field(default_factory=dict)
+    """When the last record of a source came, by sources with an event time."""
 
     @property
     def exhausted(self) -> bool:
@@ -68,10 +84,17 @@ class LiveCursor:
                 self.rewind(self.mark())
                 continue
             backoff.reset()
-            if self._ahead is not None:
+            if self._ahead is not None or self._time_is_due():
                 return True
             self.stop.wait(IDLE_S)
         return False
+
+    def _time_is_due(self) -> bool:
+        now = time.monotonic()
+        if not self.times or now < self._next_tick:
+            return False
+        self._next_tick = now + TICK_S
+        return self.due()
 
     def chunks(self) -> Iterator[tuple[Pending, Chunk]]:
         """Yields chunks of any split until the time of an epoch is over."""
@@ -91,9 +114,27 @@ class LiveCursor:
             if found is None:
                 self.stop.wait(IDLE_S)
 
-    def active(self) -> list[int]:
-        """The numbers of the splits that are open: time waits for the slowest of them."""
-        return list(self._readings)
+    def time(self) -> Live:
+        """What event time has to wait for, and how long nothing came. An outage is no silence: it begins anew (L13)."""
+        now = time.monotonic()
+        active: dict[str, list[int]] = {name: [] for name in self.times}
+        quiet: dict[str, float] = {}
+        for name, given in self.times.items():
+            own = [at for at in self._readings.values() if at.pending.source == name]
+            active[name] = [at.pending.number for at in own if now - at.heard < given.idle_seconds]
+            heard = max([self._heard.get(name, now), *(at.heard for at in own)])
+            quiet[name] = max(0.0, now - heard - given.idle_seconds)
+        return Live(active, quiet)
+
+    def _waits(self, at: _Reading) -> bool:
+        """True where splits are one line and an earlier one is still to be read."""
+        name = at.pending.source
+        if name not in self.times or self.sources[name].side_by_side:
+            return False
+        return at is not next(r for r in self._entered() if r.pending.source == name)
+
+    def _entered(self) -> list[_Reading]:
+        return sorted(self._readings.values(), key=lambda at: at.entered)
 
     def _look(self) -> None:
         """Takes up what has appeared. Only before an epoch has taken anything, when offsets and ledger agree."""
@@ -121,11 +162,14 @@ class LiveCursor:
                 raise
             self._break(pending, error)
             return
-        self._readings[pending.number] = _Reading(pending, reader)
+        self._opened += 1
+        self._readings[pending.number] = _Reading(pending, reader, entered=self._opened)
 
     def _any(self) -> tuple[_Reading, Chunk] | None:
         """The next chunk of any split. Splits take turns."""
         for number, at in list(self._readings.items()):
+            if self.times and self._waits(at):
+                continue
             try:
                 chunk = at.reader.read()
                 reach("read", at.pending.source)
@@ -139,6 +183,8 @@ class LiveCursor:
                 self._leave(number, finished=not at.pending.growing)
             elif chunk.start != chunk.next:
                 self._readings[number] = self._readings.pop(number)
+                if self.times:
+                    at.heard = self._heard[at.pending.source] = time.monotonic()
                 return at, chunk
         return None
 
@@ -171,6 +217,7 @@ class LiveCursor:
         """Reading goes on from what the ledger has, which is `mark`: what was read since then is read again (L1)."""
         self.close()
         self._closed, self._ahead, self._next_survey = [], None, 0.0
+        self._heard = dict.fromkeys(self._heard, time.monotonic())
 
     def take_ranges(self, records: Mapping[int, int]) -> tuple[tuple[Range, ...], tuple[SplitFact, ...]]:
         """Returns the ranges taken since the last call, with `records` by split number, and the splits' facts."""

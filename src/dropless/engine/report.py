@@ -29,6 +29,8 @@ class Progress:
     seconds: float
     lag: int | None = None
     """Records that unbounded sources have and that are not committed."""
+    watermark: int | None = None
+    """How far event time has come, in microseconds since 1970; None where no source has an event time."""
 
     @property
     def waits(self) -> bool:

@@ -26,7 +26,7 @@ from dropless.engine.publish import Publisher
 from dropless.engine.reading import Backlog, Cursor, Pending, Selection, committed_splits, survey
 from dropless.engine.report import WAITING, Progress, RunReport
 from dropless.engine.retry import Backoff, with_retries
-from dropless.engine.timeline import Ticket
+from dropless.engine.timeline import NEVER, Ticket, Timeline
 from dropless.engine.tools import Tools, open_tools, split_time
 from dropless.engine.workers import process
 from dropless.errors import ConnectorError, Problem
@@ -118,6 +118,7 @@ class Runner:
         self.run = 0
         self.work: EpochWork | None = None
         self.sources: Mapping[str, Source[Any]] = {}
+        self.timeline: Timeline | None = None
 
     def execute(self) -> RunReport:
         recovered = recovery.recover(self.project, self.ledger, self.generation, give_up=self.options.full)
@@ -133,7 +134,7 @@ class Runner:
         pinned = recovered.run is not None and bool(self.ledger.epochs(self.project.name, run=run.id, limit=1))
         self.run = run.id
         tools.load_tables(self.ledger, run, pinned=pinned, tell=self._waiting)
-        self.sources = tools.sources
+        self.sources, self.timeline = tools.sources, tools.setup.timeline
         live = self._goes_on(run, tools)
         backlog = Backlog() if live else self._survey(tools)
         cursor = self._live(tools) if live else Cursor(tools.sources, backlog.pending)
@@ -170,7 +171,18 @@ class Runner:
 
     def _live(self, tools: Tools) -> LiveCursor:
         latency = self.project.spec.settings.latency_seconds
-        return LiveCursor(tools.sources, lambda: self._survey(tools), latency, self.options.stop, self._waiting)
+        cursor = LiveCursor(
+            tools.sources, lambda: self._survey(tools), latency, self.options.stop, self._waiting, tools.plan.times
+        )
+        cursor.due = lambda: self._time_is_due(tools, cursor)
+        return cursor
+
+    def _time_is_due(self, tools: Tools, cursor: LiveCursor) -> bool:
+        """Whether a window has ended although no record came that says so."""
+        timeline = tools.setup.timeline
+        if timeline is None:
+            return False
+        return tools.stage.is_due(timeline.reached(settled=False, live=cursor.time()))
 
     def _release(self, run: Run, publisher: Publisher) -> verdicts.Closed | None:
         """Held epochs are judged one by one: free to be published, or the run ends and they leave no trace (L10)."""
@@ -348,8 +360,14 @@ class Runner:
                     self.bytes_total,
                     time.monotonic() - self.begun,
                     self._lag(),
+                    self._watermark(),
                 )
             )
+
+    def _watermark(self) -> int | None:
+        """How far event time has come: that of the source that is furthest behind; None where none has one."""
+        timeline = self.timeline
+        return min((timeline.now.get(s, NEVER) for s in timeline.times), default=None) if timeline else None
 
     def _lag(self) -> int | None:
         """Records that unbounded sources have and that are not committed; None where none says it."""

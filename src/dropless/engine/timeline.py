@@ -65,6 +65,15 @@ class Low:
         return cls(places[order], watermarks[order])
 
 
+@dataclass(frozen=True)
+class Live:
+    """Of a run without an end: the splits that hold time back, by source; for how long a source has been silent beyond
+    what it may be, in seconds."""
+
+    active: Mapping[str, Collection[int]]
+    quiet: Mapping[str, float]
+
+
 @dataclass
 class Line:
     """`seen` is the highest event time so far; `turns` chunks have begun and `passed` have said theirs."""
@@ -156,25 +165,32 @@ class Timeline:
                 line.passed = ticket.turn + 1
                 self._turn.notify_all()
 
-    def advance(self, *, settled: bool, active: Collection[int] | None = None) -> None:
-        """How far time has come by source, with what this epoch read; it never goes back.
+    def advance(self, *, settled: bool, live: Live | None = None) -> None:
+        """Brings time to where it is with what this epoch read; it never goes back.
 
-        Of sources with splits side by side the slowest counts: of those `active` (numbers), or of all that ever gave a
-        record where the epoch ends the reading (`settled`). Until then their time stands still.
+        Of splits side by side the slowest counts: of those that are `live`, or of all that ever gave a record where the
+        epoch ends the reading (`settled`). Until then their time stands still. Where no split has given a record for a
+        while, time goes on with the clock.
         """
+        self._now = self.reached(settled=settled, live=live)
+
+    def reached(self, *, settled: bool, live: Live | None = None) -> dict[str, int]:
+        """What `advance` would bring time to."""
+        found = dict(self._now)
         for source, time in self.times.items():
             lines = {n: line.seen for (s, n), line in self._lines.items() if s == source and line.seen > NEVER}
-            if not lines:
-                continue
-            if source in self.parallel:
-                if not settled and active is None:
-                    continue
-                chosen = [lines.get(n, NEVER) for n in active] if active else list(lines.values())
-                reached = min(chosen) if active or settled else max(chosen)
-            else:
-                reached = lines[WHOLE]
-            if reached > NEVER:
-                self.reach(source, reached - micros(time.lateness_seconds))
+            mark = NEVER
+            if lines and source not in self.parallel:
+                mark = lines[WHOLE]
+            elif lines and live is not None:
+                active = live.active.get(source, ())
+                mark = min((lines.get(n, NEVER) for n in active), default=max(lines.values()))
+            elif lines and settled:
+                mark = min(lines.values())
+            if mark > NEVER:
+                mark += micros(live.quiet.get(source, 0.0) if live is not None else 0.0)
+                found[source] = max(found.get(source, NEVER), mark - micros(time.lateness_seconds))
+        return found
 
     @property
     def now(self) -> Mapping[str, int]:

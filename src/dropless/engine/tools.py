@@ -114,7 +114,7 @@ def open_tools(
     if options.kind == "backfill" and (options.full or options.rereads):
         setup.again = Again.of(Letters(ledger, project.name))
     if plan.times:
-        parallel = [n for n in plan.times if sources[n].unbounded]
+        parallel = [n for n in plan.times if sources[n].side_by_side]
         setup.timeline = Timeline.of(plan.times, parallel, {} if options.full else ledger.times(project.name))
         setup.clock = Clock(plan, setup.timeline.watermarks)
     names = {f.number: f.split for f in known}

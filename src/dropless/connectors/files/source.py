@@ -58,6 +58,10 @@ class TextSource(Source[T], Generic[T]):
         return self.config.watch
 
     @property
+    def side_by_side(self) -> bool:
+        return bool(getattr(self.config, "tail", False))
+
+    @property
     def look_seconds(self) -> float | None:
         return self.watch.look_seconds
 

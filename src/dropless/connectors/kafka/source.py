@@ -77,6 +77,10 @@ class KafkaSource(Source[KafkaConfig]):
         self._stream = self._lookup = self._topics = None
 
     @property
+    def side_by_side(self) -> bool:
+        return True
+
+    @property
     def unbounded(self) -> bool:
         return not self.config.bounded
 

@@ -22,7 +22,7 @@ from dropless.engine.stateful.layout import (
     updating,
     values_of,
 )
-from dropless.engine.timeline import times_of
+from dropless.engine.timeline import NEVER, times_of
 from dropless.plan.ir import Aggregate, Call, Plan
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class AggregateExecutor(Executor[Aggregate]):
         self.keys = [f"k{i}" for i in range(len(operator.keys))]
         self.calls = [_call(i, call, operator, plan) for i, call in enumerate(operator.calls)]
         self.values = values_of(operator, plan)
+        self._next: int | None = None
+        """When the first of the open windows ends, as of the last epoch; None where that was not asked for."""
         self.held = held_columns(operator, plan)
         self.signed = updating(operator, 0, plan)
         self._partial_sql = self._partial()
@@ -54,6 +56,27 @@ class AggregateExecutor(Executor[Aggregate]):
             ended = f"{self._end()} <= {self._horizon()}" if self.clock is not None else "FALSE"
             return self.count(self.table("groups"), ended) > 0
         return not self.keys and self.count(self.table("groups")) == 0
+
+    def is_due(self, watermarks: Mapping[str, int]) -> bool:
+        if not self.operator.final or self.clock is None:
+            return False
+        if self._next is None:
+            self._next = self._next_end()
+        sources = self.clock.sources(self.operator.name)
+        return min((watermarks.get(s, NEVER) for s in sources), default=NEVER) >= self._next
+
+    def _next_end(self) -> int:
+        """When the first of the open windows ends."""
+        self.store.require(self.operator.name)
+        found = self.one(f"SELECT min({self._end()}) FROM {self.table('groups')}")
+        self.store.commit()
+        return FOR_EVER if found is None else int(found)
+
+    def committed(self) -> None:
+        self._next = None
+
+    def aborted(self) -> None:
+        self._next = None
 
     def shrink(self, index: int, rows: pa.Table, con: duckdb.DuckDBPyConnection) -> dict[str, pa.Table]:
         if self.held:

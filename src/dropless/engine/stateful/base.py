@@ -157,6 +157,10 @@ class Executor(ABC, Generic[O]):
         """True where the operator has something to give although nothing came in. Its state is there."""
         return False
 
+    def is_due(self, watermarks: Mapping[str, int]) -> bool:
+        """True where the operator would have something to give if event time had come to this, by source."""
+        return False
+
     @abstractmethod
     def run(self, given: Mapping[str, str], counts: Counts, outputs: Outputs) -> str | None:
         """The state is that after the epoch; returns the relation that holds the output rows, or None.

@@ -111,6 +111,11 @@ class Stage:
         """Places of records whose fate was told before this epoch, as far as they can reach the operator (L6)."""
         return self._places.settled_above(operator, self._plan)
 
+    def is_due(self, watermarks: Mapping[str, int]) -> bool:
+        """Whether an operator would give something out if event time had come to this. Asked between two epochs."""
+        with self._lock:
+            return any(executor.is_due(watermarks) for executor in self._executors.values())
+
     def judge(self, judge: Judge) -> None:
         """Says from now on which rows are late that flow on from stateful operators."""
         self._lane.judge[:] = [judge]
