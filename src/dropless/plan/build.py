@@ -142,6 +142,9 @@ class _Builder:
         if time is None:
             return columns
         where = self.spec.place("sources", name, "event_time")
+        if self.keys.get(name):
+            said = f'records of source "{name}" replace one another, so that none of them is late'
+            raise Refuse(problem("plan.event_time", said, where, "leave event_time out; windows over it stay open"))
         found = next((c for c in columns if c.name.lower() == time.column.lower()), None)
         if found is None:
             said = f'the event time of source "{name}" is to be in column "{time.column}", which it does not have'
