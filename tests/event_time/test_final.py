@@ -171,3 +171,22 @@ def wanted_all(shop: Shop) -> Rows:
     """Clicks of every page in the windows that have ended."""
     every = [[(i, "home", w, a) for i, _, w, a in rows] for rows in shop.files]
     return Counter({(row[0], row[2]): n for row, n in wanted(every)[0].items()})
+
+
+def test_verify_and_undo_know_which_windows_were_given_out(tmp_path: Path) -> None:
+    files = clicks(4)
+    shop = shop_in(tmp_path, "{epoch_rows: 60, chunk_bytes: 2KiB}")
+    shop.files = files[:2]
+    ran(shop.write())
+    first = answer(shop)
+    shop.files = files
+    ran(shop.write())
+    assert shop.process("verify") == 0
+    assert answer(shop) != first
+    assert shop.process("undo", "2") == 0
+    assert answer(shop)[:4] == first[:4]
+    ran(shop)
+    assert answer(shop) == wanted(files)
+    assert shop.process("verify") == 0
+    next((tmp_path / "totals").glob("*.ndjson")).write_text("")
+    assert shop.process("verify") != 0

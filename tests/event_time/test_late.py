@@ -7,6 +7,7 @@ takes the watermark from the epoch, and must be found out.
 
 from __future__ import annotations
 
+import sqlite3
 from datetime import timedelta
 from pathlib import Path
 
@@ -121,3 +122,23 @@ def test_late_letters_stay_open_once_their_windows_are_gone(tmp_path: Path) -> N
         same = [k for k in shop.table("per_minute") if k[:2] == key[:2]]
         assert number == len(same) == 1
         assert same[0][2] >= key[2]  # No window that was gone has begun anew.
+
+
+def test_a_full_backfill_keeps_what_replays_have_put_into_windows(tmp_path: Path) -> None:
+    shop = ran(Shop(tmp_path, "{epoch_rows: 60, chunk_bytes: 2KiB}", files=clicks(6)).write())
+    assert replay(load_one(shop.pipeline), LetterFilter(state="open", stage="late:per_minute")).replayed > 5
+    corrected = shop.answer()
+    ran(shop, Options(kind="backfill", full=True))
+    assert shop.answer() == corrected
+    assert corrected[0] != expected(shop.files)[0]
+
+
+def test_verify_knows_which_records_were_late(tmp_path: Path) -> None:
+    shop = ran(Shop(tmp_path, "{epoch_rows: 60, chunk_bytes: 2KiB}", files=clicks(8)).write())
+    assert shop.process("verify") == 0
+    replay(load_one(shop.pipeline), LetterFilter(state="open", stage="late:per_minute"))
+    assert shop.process("verify") == 0
+    with sqlite3.connect(tmp_path / "out.sqlite") as con:
+        con.execute("UPDATE per_minute SET n = n + 1 WHERE page = 'home'")
+    con.close()
+    assert shop.process("verify") != 0

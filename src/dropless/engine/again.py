@@ -40,17 +40,23 @@ class Again:
     edited: dict[int, dict[int, Edited]] = field(default_factory=dict)
     open: dict[tuple[int, str], tuple[int, int]] = field(default_factory=dict)
     """(place, stage) -> file and row of the open letter."""
+    admitted: dict[str, np.ndarray] = field(default_factory=dict)
+    """Stage -> places of late records that a replay has put into their windows: there they stay."""
 
     @classmethod
     def of(cls, letters: Letters) -> Again:
         """What the ledger says before the backfill reads anything. Of two letters of one record the later counts."""
         found = cls()
+        admitted: dict[str, set[int]] = {}
         for table in letters.index():
             columns = [table.column(c).to_pylist() for c in ("file", "row", "number", "position", "stage", "state")]
             for (file, row, number, position, stage, state), edited in zip(
                 zip(*columns, strict=True), table.column("edited").to_pylist(), strict=True
             ):
                 place = (number << POSITION_BITS) + position
+                if stage.startswith("late:"):
+                    keep = admitted.setdefault(stage, set())
+                    keep.add(place) if state == "replayed" else keep.discard(place)
                 if state == "open":
                     found.open[place, stage] = (file, row)
                 else:
@@ -63,6 +69,7 @@ class Again:
                     own = Record(position, letter.raw, letter.context)
                     taken = Record(position, letter.edited, letter.context)
                     found.edited.setdefault(number, {})[position] = Edited(taken, own)
+        found.admitted = {stage: np.array(sorted(places), dtype=np.int64) for stage, places in admitted.items()}
         return found
 
     def revise(self, taken: Taken, intake: Intake) -> Taken:

@@ -245,7 +245,7 @@ class EpochWork:
             live = cursor.time() if isinstance(cursor, LiveCursor) else None
             timeline.advance(settled=last and live is None, live=live)
         clock.watermarks = timeline.now
-        self.tools.stage.judge(Judge(clock, Low.all(self._low), replays=cursor is None))
+        self.tools.stage.judge(Judge(clock, Low.all(self._low), cursor is None, self.tools.setup.admitted))
 
     def _count_stage(self, result: Any) -> None:
         for count in result.counts:

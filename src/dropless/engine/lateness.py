@@ -63,12 +63,18 @@ class Judge:
     clock: Clock
     low: Low | None = None
     replays: bool = False
+    admitted: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Stage -> places of late records that count all the same, since a replay has put them in."""
 
     def late(self, operator: Late, places: np.ndarray, ends: np.ndarray) -> np.ndarray | None:
         """A mask, or None where no row is late."""
         if self.replays:  # A letter is replayed into a window that has ended, as long as there is one.
             return ends <= self.clock.horizon(self._closing(operator))
-        return self.low.late(places, ends) if self.low is not None else None
+        found = self.low.late(places, ends) if self.low is not None else None
+        given = self.admitted.get(f"late:{operator.relation}")
+        if found is not None and given is not None and found.any():
+            found &= ~np.isin(places, given)
+        return found
 
     def _closing(self, operator: Late) -> str:
         """The operator behind it that forgets windows first."""

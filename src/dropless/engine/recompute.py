@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from dropless.connect.api import AT, OP, POSITION_BITS, Offset, Record, Sink, Split
 from dropless.engine import session
+from dropless.engine.lateness import Clock
 from dropless.engine.past import Past
 from dropless.engine.project import Project
 from dropless.engine.rowwise import Lane
@@ -124,10 +125,11 @@ class _Run:
             stack.callback(con.close)
             session.set_run_started(con, started)
         self.tables = Tables(self.plan, self.sources, project.contracts, owners, self.cons[0], scratch / "tables")
+        self.clock = Clock(self.plan)
         lane = Lane(self.plan, self.cons[1], self.tables.contents, owners)
         store = StateStore(self.plan, scratch / "state", self.cons[2])
         (scratch / "state").mkdir()
-        self.stage = Stage(self.plan, store, self.cons[2], lane, owners, names)
+        self.stage = Stage(self.plan, store, self.cons[2], lane, owners, names, clock=self.clock)
         stack.callback(self.stage.close)
         self.worker = Worker(0, self.plan, self.tables.contents, setup)
         stack.callback(self.worker.close)
@@ -162,11 +164,18 @@ class _Run:
         last = self.past.epochs[-1] if self.past.epochs else 0
         if self.boundary is not None and not passed:
             self._boundary(last)
+        self._tell_time(None)
         self._stage(last, [])
         self._finish(last)
         return Recomputed(self.tables.digests, self._changed(), self.past.splits)
 
+    def _tell_time(self, before: int | None) -> None:
+        """Windows that had ended are given out when the stage next runs: all at once, which comes to the same."""
+        told = self.ledger.times(self.project.name, before) if self.plan.times else {}
+        self.clock.watermarks = {source: facts["watermark"] for source, facts in told.items()}
+
     def _boundary(self, epoch: int) -> None:
+        self._tell_time(epoch)
         self._stage(epoch, [])
         self._overwrites(epoch)
         self.capture.boundary()

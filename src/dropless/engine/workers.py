@@ -99,7 +99,7 @@ class Worker:
             return None
         low = timeline.judge(ticket, rows)
         if low is not None:
-            self.lane.judge.append(Judge(clock, low))
+            self.lane.judge.append(Judge(clock, low, admitted=self._setup.admitted))
         return low
 
     def judge_replays(self) -> None:
@@ -126,6 +126,11 @@ class Setup:
     clock: Clock | None = None
     again: Again | None = None
     """Of a full backfill: what became of the positions it reads again."""
+
+    @property
+    def admitted(self) -> Mapping[str, np.ndarray]:
+        """Late records that a full backfill finds in their windows already, by the stage that had refused them."""
+        return self.again.admitted if self.again is not None else {}
 
     def present(self) -> datetime:
         """The run's start (L9); of a run without an end the present, since it may have gone on for long."""

@@ -85,10 +85,11 @@ def offsets(con: Connection, pipeline: str) -> dict[tuple[str, str], Progress]:
     return {(row[0], row[1]): Progress(load(row[2]), row[3], row[4], bool(row[5])) for row in rows}
 
 
-def times(con: Connection, pipeline: str) -> dict[str, Any]:
+def times(con: Connection, pipeline: str, before: int | None = None) -> dict[str, Any]:
+    which = f"{COUNTS} AND e.times IS NOT NULL" + (" AND e.number < :before" if before is not None else "")
     found = con.execute(
-        f"SELECT e.times FROM epochs e WHERE {COUNTS} AND e.times IS NOT NULL ORDER BY e.number DESC LIMIT 1",
-        {"pipeline": pipeline},
+        f"SELECT e.times FROM epochs e WHERE {which} ORDER BY e.number DESC LIMIT 1",
+        {"pipeline": pipeline} | ({"before": before} if before is not None else {}),
     ).fetchone()
     return load(found[0]) if found is not None else {}
 

@@ -228,10 +228,10 @@ class Ledger:
         with self.database.read() as con:
             return derive.offsets(con, pipeline)
 
-    def times(self, pipeline: str) -> dict[str, Any]:
-        """How far event time has come by source, as of the last epoch that counts and has one."""
+    def times(self, pipeline: str, before: int | None = None) -> dict[str, Any]:
+        """How far event time has come by source, as of the last epoch that counts and says it; of those `before`."""
         with self.database.read() as con:
-            return derive.times(con, pipeline)
+            return derive.times(con, pipeline, before)
 
     def ranges(
         self, pipeline: str, source: str | None = None, split: str | None = None, include_aborted: bool = False
