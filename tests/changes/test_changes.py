@@ -208,6 +208,18 @@ def test_events_without_a_snapshot_begin_with_the_next_change(shop: Shop) -> Non
     assert shop.execute("SELECT change_op, id FROM events") == [("delete", 5)]
 
 
+def test_full_run_without_a_snapshot_is_refused_and_empties_nothing(shop: Shop) -> None:
+    """What the slot has let go of cannot be read again, so a target would be left with nothing."""
+    shop.define(changes={"snapshot": False})
+    shop.run()
+    shop.fill(1, 5)
+    shop.run()
+    report = backfill(load_one(shop.folder / "pipeline.yaml"), Options(full=True, once=True))
+    assert report.status == "failed"
+    assert [p.code for p in report.problems] == ["source.changes_gone"]
+    assert len(shop.rows("copy")) == 5
+
+
 def test_rows_that_change_cannot_be_appended(shop: Shop) -> None:
     shop.define(sinks={"log": {"from": "users", "ndjson": {"path": "out"}, "mode": "append"}}, transforms={})
     with pytest.raises(DefinitionError) as refused:

@@ -58,6 +58,7 @@ PIPELINES = (
     ("kafka", "postgres"),
     ("kafka", "parquet"),
     ("csv", "kafka"),
+    ("postgres changes", "postgres"),
 )
 """Source and sink: each source twice or more, each sink twice."""
 CONTRACT = """
@@ -87,6 +88,10 @@ transforms:
 sinks:
 SINKS
 """
+CHANGES = "postgres changes"
+CHANGING = {"upsert": "kept", "overwrite": "daily"}
+"""What sinks are given where rows change: they cannot be appended."""
+BOUND = ", logicalTypeOptions: {minimum: 0}"
 BREAKS, MENDED = "CAST(note AS INTEGER)", "coalesce(TRY_CAST(note AS INTEGER), -1)"
 
 
@@ -125,18 +130,26 @@ def make(source: str, sink: str, folder: Path, servers: Servers) -> Made:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "orders.odcs.yaml").write_text(CONTRACT)
     sources = _write(source, folder, servers)
-    sinks = "\n".join(f"  {m}: {_sink(sink, m, servers)}" for m in MODES[sink])
+    kept = CHANGING if source == CHANGES else {m: "kept" if m == "append" else "daily" for m in MODES[sink]}
+    sinks = "\n".join(f"  {mode}: {_sink(sink, mode, relation, servers)}" for mode, relation in kept.items())
     found = []
     for name, points in (("pipeline.yaml", BREAKS), ("mended.yaml", MENDED)):
+        if source == CHANGES:
+            # Rows that change are refused by their contract alone, so that is what is mended.
+            points = MENDED
+            (folder / f"{name}.odcs.yaml").write_text(
+                CONTRACT.replace(BOUND, "") if name == "mended.yaml" else CONTRACT
+            )
         text = DEFINITION.replace("SOURCE", sources).replace("SINKS", sinks).replace("POINTS", points)
+        text = text.replace("orders.odcs.yaml", f"{name}.odcs.yaml") if source == CHANGES else text
         (folder / name).write_text(text)
         found.append(folder / name)
     return Made(*found)
 
 
-def _sink(sink: str, mode: str, servers: Servers) -> str:
-    relation = "kept" if mode == "append" else "daily"
-    key = ", key: [day, country]" if mode == "upsert" else ""
+def _sink(sink: str, mode: str, relation: str, servers: Servers) -> str:
+    by = "[day, country]" if relation == "daily" else "[seq]"
+    key = f", key: {by}" if mode == "upsert" else ""
     if sink in ("csv", "ndjson", "parquet"):
         config = f"{sink}: {{path: out/{mode}}}"
     elif sink == "postgres":
@@ -173,12 +186,13 @@ def _write(source: str, folder: Path, servers: Servers) -> str:
         return f'kafka: {{brokers: "{servers.broker.address}", topic: {servers.topics}-orders, bounded: true}}'
     typed = [(int(r[0]), *r[1:]) for r in made]
     columns = "seq BIGINT, " + ", ".join(f"{c} VARCHAR(20)" for c in COLUMNS[1:])
-    if source == "postgres":
+    if source in ("postgres", CHANGES):
         assert servers.url is not None
         with psycopg.connect(servers.url, autocommit=True) as con:
-            con.execute(f"CREATE TABLE orders ({columns})")
+            con.execute(f"CREATE TABLE orders ({columns}, PRIMARY KEY (seq))")
             con.cursor().executemany("INSERT INTO orders VALUES (%s, %s, %s, %s, %s, %s)", typed)
-        return f'postgres: {{url: "{servers.url}", table: orders, {log}}}'
+        how = "changes: {slot: matrix}" if source == CHANGES else log
+        return f'postgres: {{url: "{servers.url}", table: orders, {how}}}'
     path = folder / "input" / f"orders.{source}"
     connect: Any = sqlite3.connect if source == "sqlite" else duckdb.connect
     with closing(connect(str(path))) as con:

@@ -45,10 +45,18 @@ def check(path: str, as_json: bool) -> None:
 def _json(project: Project) -> dict[str, object]:
     return {
         "pipeline": project.name,
-        "sources": {n: {"shape": project.shapes.get(n)} for n in project.spec.sources},
+        "sources": {n: {"shape": project.shapes.get(n), "key": list(_key(project, n))} for n in project.spec.sources},
         "guarantees": [vars(g) for g in project.guarantees],
         "notes": [n.to_json() for n in project.notes],
     }
+
+
+def _key(project: Project, source: str) -> tuple[str, ...]:
+    """The key by which records of the source replace one another; none where they do not."""
+    from dropless.plan.ir import Last
+
+    operators = project.plan.operators.values() if project.plan is not None else ()
+    return next((o.key for o in operators if isinstance(o, Last) and o.ends and o.relation == source), ())
 
 
 def _show(project: Project) -> None:
@@ -56,7 +64,9 @@ def _show(project: Project) -> None:
         return
     click.echo(click.style(project.name, bold=True) + ": no problems")
     for name in project.spec.sources:
-        click.echo(f"  source {name}: a {project.shapes[name]}")
+        key = _key(project, name)
+        how = f" of changes, kept by {', '.join(key)}: its rows change" if key else ""
+        click.echo(f"  source {name}: a {project.shapes[name]}{how}")
     for g in project.guarantees:
         click.echo(f"  {g.source} -> {g.sink}: {g.guarantee} ({g.mechanism})")
     for note in project.notes:

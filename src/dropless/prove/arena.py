@@ -19,7 +19,7 @@ from dropless.engine.project import Project
 from dropless.engine.replay import replay
 from dropless.engine.run import Options, run
 from dropless.ledger.letters import LetterFilter
-from dropless.prove import judge, power, sample, targets, topics
+from dropless.prove import followed, judge, power, sample, targets, topics
 from dropless.prove.judge import Finding, Snapshot
 from dropless.prove.plant import Watch
 from dropless.prove.steps import Exit, Process, Said
@@ -338,6 +338,9 @@ class Arena:
         shutil.rmtree(self._home / "tmp", ignore_errors=True)
         if targets.postgres_urls(self._project):
             targets.prepare_postgres(self._project, self.campaign.originals)
+        for name, source in self._project.spec.sources.items():
+            if followed.is_followed(source):
+                followed.prepare(self.campaign.project.spec.sources[name], source)
         if targets.topics_of(self._project):
             ended = self._step(lambda: targets.prepare_topics(self._project), None)
             if ended.said is None or ended.said.code:
@@ -351,6 +354,8 @@ class Arena:
 
     def close(self) -> None:
         """Nothing is left on the disk or on a server."""
+        for source in filter(followed.is_followed, self._project.spec.sources.values()):
+            followed.drop(source)
         targets.drop(self._project)
         shutil.rmtree(self._home, ignore_errors=True)
 
@@ -361,8 +366,9 @@ def placed(project: Project, schema: str, root: Path) -> Project:
     It has a name of its own too: the transactions of a Kafka sink are those of its pipeline, and workers are many.
     """
     sinks = {name: _placed(sink, schema) for name, sink in project.spec.sinks.items()}
+    sources = {name: followed.placed(source, schema) for name, source in project.spec.sources.items()}
     name = f"{project.spec.name}-{schema}"
-    return replace(project, spec=replace(project.spec, name=name, folder=root, sinks=sinks))
+    return replace(project, spec=replace(project.spec, name=name, folder=root, sources=sources, sinks=sinks))
 
 
 def _placed(sink: SinkSpec, schema: str) -> SinkSpec:

@@ -18,7 +18,7 @@ from dropless.connect.api import Source, Split
 from dropless.connect.config import Secret
 from dropless.engine.project import Project
 from dropless.errors import ConnectorError, DefinitionError, problem
-from dropless.prove import generate, targets, topics
+from dropless.prove import followed, generate, targets, topics
 from dropless.spec.model import SourceSpec
 
 FOLDER = "sources"
@@ -87,7 +87,9 @@ def _sampled(
             return _files(spec, source, into, sample)
         if spec.connector in targets.DATABASES:
             return _database(project, spec, into)
-        if spec.connector == "postgres":
+        if followed.is_followed(spec) and spec.config.changes.relation == "table":
+            return followed.sample(spec, schema, url, SAMPLE_ROWS // 4)
+        if spec.connector == "postgres" and not followed.is_followed(spec):
             return _postgres(spec, schema, url)
         if spec.connector == "kafka":
             return _topics(spec, project.spec.folder, schema)
@@ -297,7 +299,7 @@ def _generated(
         settings = {f.name for f in fields(spec.config)}
         table = {"table": spec.config.table or spec.name, "query": None} if "query" in settings else {}
         return replace(spec, config=replace(spec.config, path=path.relative_to(folder), **table))
-    if spec.connector == "postgres":
+    if spec.connector == "postgres" and not followed.is_followed(spec):
         address = url or spec.config.url.reveal()
         with targets.connect(address) as con:
             generate.write_postgres(con, schema, spec.name, contract.fields, made, log and log.column)

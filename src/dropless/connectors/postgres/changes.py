@@ -140,7 +140,7 @@ class ChangesSource(Source["PostgresSourceConfig"]):
         """The present life of the table's changes: another begins where everything is read anew."""
         lives = [int(split.rpartition("#")[2]) for split in self.known or ()]
         life = max(lives, default=0) + (1 if self.anew or not lives else 0)
-        return [Split(f"{self.config.table}#{life:04d}")]
+        return [Split(f"{split_name(self.config.table or '')[1]}#{life:04d}")]
 
     def reconcile(self, splits: list[Split], committed: Collection[str]) -> tuple[list[Split], list[Problem], set[str]]:
         return splits, [], set(committed)
@@ -151,7 +151,18 @@ class ChangesSource(Source["PostgresSourceConfig"]):
     def open(self, split: Split, start: Offset | None) -> ChangesReader:
         if self.known is None:
             return ChangesReader(self, split.id, Place.of(start), self._look(), ends=True)
+        try:
+            return self._open(split, start)
+        except ConnectorError as error:
+            if self.anew and start is None:
+                # Were the split passed over, an empty relation would replace what the targets have.
+                raise ConnectorError(*error.problems, retryable=True) from None
+            raise
+
+    def _open(self, split: Split, start: Offset | None) -> ChangesReader:
         if start is None and not self.changes.snapshot:
+            if self.anew:
+                raise self._gone()
             return ChangesReader(self, split.id, self._present(), None, start)
         place = Place.of(start)
         if place.begin is None:
