@@ -445,3 +445,31 @@ def test_slot_never_moves_ahead_of_the_ledger(shop: Shop) -> None:
     assert not ahead
     shop.run()
     assert shop.same()
+
+
+def test_the_guide_works_as_it_stands(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "changes.md").read_text()
+    first, lost = [part.partition("```")[0] for part in text.split("```yaml\n")[1:]]
+    shop.execute("ALTER TABLE users ADD COLUMN country text")
+    shop.execute("INSERT INTO users (id, country) VALUES (1, 'CH'), (2, 'CH'), (3, 'FR')")
+    shop.execute("CREATE SCHEMA warehouse")
+    monkeypatch.setenv("SHOP_URL", shop.url)
+    monkeypatch.setenv("WAREHOUSE_URL", f"{shop.url}?options=-csearch_path%3Dwarehouse")
+    for words, gone in ((first, "id = 1"), (first.replace(*_source(first, lost)), "id = 2")):
+        (shop.folder / "pipeline.yaml").write_text(words.replace("shop_users", shop.slot))
+        assert shop.run().exit_code == 0
+        shop.execute(f"DELETE FROM users WHERE {gone}")
+        assert shop.run().exit_code == 0
+        assert shop.execute("SELECT id FROM warehouse.users ORDER BY 1") == shop.execute(
+            "SELECT id FROM users ORDER BY 1"
+        )
+        shop.execute("SELECT pg_drop_replication_slot(%s)", shop.slot)
+        shop.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", shop.slot)
+        if words is first:
+            assert shop.run().exit_code == 4
+    assert shop.execute("SELECT country, users FROM warehouse.users_per_country ORDER BY 1") == [("FR", 1)]
+
+
+def _source(first: str, lost: str) -> tuple[str, str]:
+    """The line of the source in the first definition, and what stands for it in the second."""
+    return next(line for line in first.splitlines() if "changes:" in line), lost.rstrip("\n")
