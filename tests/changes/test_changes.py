@@ -308,6 +308,25 @@ def test_refused_change_is_a_letter_and_the_row_stays_as_it_was(shop: Shop) -> N
     assert len(letters(shop)) == 2
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "code"),
+    [
+        ("physicalType: VARCHAR, required: true", "physicalType: VARCHAR, unique: true", "plan.check_on_updating"),
+        ("name: id, physicalType: BIGINT", "name: number, physicalType: BIGINT", "plan.key_unknown_column"),
+    ],
+)
+def test_contract_that_cannot_be_kept_over_rows_that_change_is_refused(
+    shop: Shop, before: str, after: str, code: str
+) -> None:
+    """L12: its own key may be unique in it, other columns are the database's to hold so."""
+    with_contract(shop)
+    load_one(shop.folder / "pipeline.yaml").require()
+    (shop.folder / "users.odcs.yaml").write_text(CONTRACT.replace(before, after))
+    with pytest.raises(DefinitionError) as refused:
+        load_one(shop.folder / "pipeline.yaml").require()
+    assert code in [p.code for p in refused.value.problems]
+
+
 def test_replayed_change_does_not_win_over_a_later_one(shop: Shop) -> None:
     """L8, L9: order is that of the log, also for a key that has ended since, or a table that was emptied."""
     with_contract(shop)

@@ -158,10 +158,6 @@ class _Builder:
     def _standing(self, name: str, rel: Rel, contract: Contract | None) -> Rel:
         """The rows that stand, of a source whose records replace one another by key."""
         where, key = self.spec.place("sources", name), frozenset(self.keys[name])
-        if self.spec.sources[name].event_time is not None:
-            said = f'rows of "{name}" change as records come, so none of them is late'
-            hint = "leave out event_time, or read the changes as events"
-            raise Refuse(problem("plan.event_time", said, self.spec.place("sources", name, "event_time"), hint))
         if missing := sorted(key - set(rel.names())):
             said = f'source "{name}" is kept by {", ".join(sorted(key))}, and has no column {", ".join(missing)}'
             raise Refuse(problem("plan.key_unknown_column", said, where, "declare it in the contract"))
