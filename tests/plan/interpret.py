@@ -81,7 +81,7 @@ class Interpreter:
                 return self._aggregate(o, first)
             case ir.Distinct():
                 return f"SELECT {', '.join(columns)}, min(__at0) AS __at0{self._nulls(o, 1)} FROM {first} GROUP BY ALL"
-            case ir.Union():
+            case ir.Union() | ir.Meet():
                 return " UNION ALL ".join(f"({self._branch(o, name)})" for name in o.inputs)
             case ir.Keyed():
                 return self._keyed(o)
@@ -127,7 +127,7 @@ class Interpreter:
         by = f" GROUP BY {', '.join(map(quote, o.keys))}" if o.keys else ""
         return f"SELECT {items}{self._nulls(o, 0)} FROM {table}{by}"
 
-    def _branch(self, o: ir.Union, name: str) -> str:
+    def _branch(self, o: ir.Union | ir.Meet, name: str) -> str:
         have = self.plan.operators[name]
         places = "".join(f", __at{i}" for i in range(have.places))
         return f"SELECT {self._cast(o, [quote(c.name) for c in have.columns])}{places}{self._nulls(o, have.places)} FROM {quote(name)}"

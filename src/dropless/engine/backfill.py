@@ -52,8 +52,8 @@ def committed(project: Project, selection: Selection, source: str | None) -> lis
     with ledger:
         done = {key for key, progress in ledger.offsets(project.name).items() if progress.records}
     found = []
-    for name in project.spec.sources:
-        if source not in (None, name) or project.shapes[name] == "table":
+    for name in project.logs:
+        if source not in (None, name):
             continue
         reader = project.source(name)
         try:

@@ -104,7 +104,8 @@ class Tally:
         """Telescopes along the way: each operator takes the fates of the records that end in it.
 
         Where branches of one source meet again, a record that came through any of them went on; the others are put
-        down to the quarantines between, the rest to filters.
+        down to the quarantines between, then to the joins that found nothing for them yet, the rest to filters. Such a
+        record's fate is told when it is read: what a join on a branch still finds for it later is told no more.
         """
         fates: Counter[str] = Counter()
         held = released = 0
@@ -112,16 +113,18 @@ class Tally:
             if stage in self.sums:
                 fates.update(self.sums[stage].fates)
         alive = read - sum(fates.values())
-        branch_quarantined = 0
+        branch_quarantined = branch_held = 0
         for operator, chained in way:
             counts = self._records(operator.name, source)
             arrived = counts["in"]
             if not chained:  # A meeting of branches.
                 lost = alive - arrived
                 refused = min(lost, branch_quarantined)
+                unmatched = min(lost - refused, branch_held)
                 fates["quarantined"] += refused
-                fates["filtered"] += lost - refused
-                alive, branch_quarantined = arrived, 0
+                fates["unmatched"] += unmatched
+                fates["filtered"] += lost - refused - unmatched
+                alive, branch_quarantined, branch_held = arrived, 0, 0
             if isinstance(operator, FOLDS):
                 held += counts["held"]
                 released += counts["released"]
@@ -131,6 +134,7 @@ class Tally:
             ended = Counter({k: v for k, v in counts.items() if k not in ("in", "out", "held", "released") and v})
             if _branches(way, operator):
                 branch_quarantined += ended["quarantined"]
+                branch_held += counts["held"]
                 continue
             fates.update(ended)
             held += counts["held"]

@@ -84,9 +84,7 @@ def preview(project: Project, selection: Selection = Selection()) -> Preview:  #
         unpublished = len(ledger.unpublished(project.name))
     ahead: list[Ahead] = []
     changed: list[Any] = []
-    for name in project.spec.sources:
-        if project.shapes[name] == "table":
-            continue
+    for name in project.logs:
         source = project.source(name)
         try:
             source.known = committed_splits(name, progress)

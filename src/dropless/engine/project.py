@@ -48,6 +48,12 @@ class Project:
             raise DefinitionError(*self.problems)
         return self.plan
 
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """The sources whose records flow: no tables, and none that leads to no sink and no check."""
+        scans = {o.source for o in self.require().operators.values() if isinstance(o, Scan) and not o.table}
+        return tuple(name for name in self.spec.sources if name in scans)
+
     def source(self, name: str) -> Source[Any]:
         """A fresh source object."""
         spec = self.spec.sources[name]

@@ -27,6 +27,7 @@ from dropless.plan.ir import (
     Filter,
     Late,
     Lookup,
+    Meet,
     Operator,
     Plan,
     Project,
@@ -89,13 +90,17 @@ class Lane:
         """Returns what one operator gives for its complete inputs; counts and refusals are added to `flow`."""
         operator = self._plan.operators[name]
         if isinstance(operator, Union):
-            rows = pa.concat_tables([self._aligned(rows, operator) for rows in inputs])
+            rows = self.union(operator, inputs)
         else:
             rows = inputs[0]
         try:
             return self._through(operator, operator.inputs[0], rows, flow)
         finally:
             self._session.release()
+
+    def union(self, operator: Union | Meet, inputs: Sequence[pa.Table]) -> pa.Table | None:
+        """The rows of all inputs under the names of the whole; None where there is no input."""
+        return pa.concat_tables([self._aligned(rows, operator) for rows in inputs]) if inputs else None
 
     def query(self, sql: str, where: Operator, /, **tables: pa.Table) -> pa.Table:
         """The result of `sql` over `tables` on this lane's connection."""

@@ -84,7 +84,7 @@ def run(project: Project, options: Options = Options()) -> RunReport:
 
 def goes_on(project: Project) -> bool:
     """Whether a run of the pipeline goes on until it is stopped: one of its sources has no end."""
-    sources = [project.source(name) for name in project.spec.sources]
+    sources = [project.source(name) for name in project.logs]
     try:
         return any(source.unbounded for source in sources)
     finally:
@@ -160,7 +160,7 @@ class Runner:
 
     def _goes_on(self, run: Run, tools: Tools) -> bool:
         """Whether the run goes on until it is stopped; its unbounded sources know it then."""
-        unbounded = [source for source in tools.sources.values() if source.unbounded]
+        unbounded = [tools.sources[name] for name in self.project.logs if tools.sources[name].unbounded]
         live = bool(unbounded) and run.kind == "run" and not self.options.once
         for source in unbounded:
             source.live = live
@@ -171,8 +171,9 @@ class Runner:
 
     def _live(self, tools: Tools) -> LiveCursor:
         latency = self.project.spec.settings.latency_seconds
+        sources = {name: tools.sources[name] for name in self.project.logs}
         cursor = LiveCursor(
-            tools.sources, lambda: self._survey(tools), latency, self.options.stop, self._waiting, tools.plan.times
+            sources, lambda: self._survey(tools), latency, self.options.stop, self._waiting, tools.plan.times
         )
         cursor.due = lambda: self._time_is_due(tools, cursor)
         return cursor
@@ -219,9 +220,10 @@ class Runner:
         committed = self.ledger.offsets(self.project.name)
         progress = {} if self.options.full else committed
         facts = {} if self.options.full else self.ledger.split_facts(self.project.name)
-        for name, source in tools.sources.items():
-            if self.project.shapes[name] == "table" or self.options.source not in (None, name):
+        for name in self.project.logs:
+            if self.options.source not in (None, name):
                 continue
+            source = tools.sources[name]
             source.known, source.anew = committed_splits(name, committed), self.options.full
             splits = with_retries(source.splits, tell=self._waiting)
             numbers = self.ledger.number_splits(self.project.name, [(name, s.id) for s in splits])

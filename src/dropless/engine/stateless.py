@@ -14,7 +14,7 @@ import pyarrow as pa
 from dropless.engine.flow import Flow, Refused, RowCount
 from dropless.engine.query import quote
 from dropless.engine.rowwise import Lane
-from dropless.plan.ir import ROWWISE, Distinct, Join, Last, Operator, Plan, Unique
+from dropless.plan.ir import ROWWISE, Distinct, Join, Last, Meet, Operator, Plan, Unique
 
 
 @dataclass
@@ -70,6 +70,8 @@ def _whole(tables: Sequence[pa.Table]) -> pa.Table | None:
 def _through(operator: Operator, inputs: Sequence[pa.Table | None], lane: Lane) -> pa.Table | None:
     if isinstance(operator, Unique | Distinct | Last):
         return inputs[0]
+    if isinstance(operator, Meet):
+        return lane.union(operator, [rows for rows in inputs if rows is not None])
     if isinstance(operator, Join) and inputs[0] is not None and inputs[1] is not None:
         return _joined(operator, inputs[0], inputs[1], lane)
     return None

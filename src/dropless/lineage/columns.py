@@ -116,7 +116,7 @@ class _Step:
                 return self._joined(o)
             case ir.Aggregate():
                 return self._aggregate(o)
-            case ir.Union():
+            case ir.Union() | ir.Meet():
                 return self._union()
             case ir.Keyed() | ir.Unnest():
                 return self._query(o)

@@ -371,7 +371,18 @@ class _Builder:
         used = self._used()
         read = {o.source for o in used.values() if isinstance(o, ir.Scan)}
         times = {n: t for n, t in self.times.items() if n in read}
-        return ir.Plan(used, {n: r.operator for n, r in self.ends.items() if r.operator in used}, times)
+        return ir.Plan(_meetings(used), {n: r.operator for n, r in self.ends.items() if r.operator in used}, times)
+
+
+def _meetings(operators: dict[str, ir.Operator]) -> dict[str, ir.Operator]:
+    """The operators, with unions in which records meet again that were apart made to wait for them."""
+    found: dict[str, ir.Operator] = {}
+    for name, operator in operators.items():
+        waits = isinstance(operator, ir.Union) and not operator.table and operator.changes == "append-only"
+        if waits and ir.Plan({**operators, **found}, {}).apart(name):
+            operator = ir.Meet(**vars(operator))
+        found[name] = operator
+    return found
 
 
 def _refuse_names(relation: str, names: list[str], where: object) -> None:

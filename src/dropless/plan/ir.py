@@ -193,6 +193,15 @@ class Union(Operator):
 
 
 @dataclass(frozen=True)
+class Meet(Operator):
+    """Stateful, and keeps nothing between epochs.
+
+    A Union in which records of one source meet again that stateful operators had apart: the rows of an epoch wait for
+    each other, so that a record that comes through several inputs is counted once.
+    """
+
+
+@dataclass(frozen=True)
 class Keyed(Operator):
     """Stateful and general: keeps all input rows by key and recomputes the touched keys with `sql`.
 
@@ -239,7 +248,7 @@ class Deliver(Operator):
     sink_key: tuple[str, ...] = ()
 
 
-STATEFUL = (Unique, Join, Aggregate, Distinct, Keyed, Last, Collect)
+STATEFUL = (Unique, Join, Aggregate, Distinct, Meet, Keyed, Last, Collect)
 ROWWISE = (Filter, Project, Apply, Check, Late, Unnest, Lookup, Union)
 
 
@@ -266,3 +275,34 @@ class Plan:
                 found.add(at)
                 todo += self.operators[at].inputs
         return found
+
+    def sources(self, name: str) -> frozenset[str]:
+        """The sources whose records can reach `name`."""
+        above = (self.operators[n] for n in (name, *self.ancestors(name)))
+        return frozenset(o.source for o in above if isinstance(o, Scan))
+
+    def apart(self, name: str) -> bool:
+        """True where a record can come to `name` through inputs that do not bring it at the same time."""
+        inputs = self.operators[name].inputs
+        for source in self.sources(name):
+            through = [i for i in inputs if source in self.sources(i)]
+            if len(through) > 1 and len(set().union(*(self._boundaries(i) for i in through))) > 1:
+                return True
+        return False
+
+    def _boundaries(self, name: str) -> set[str]:
+        """The scans and stateful operators from which rows flow to `name` at once."""
+        operator = self.operators[name]
+        if isinstance(operator, (Scan, *STATEFUL)):
+            return {name}
+        return set().union(*(self._boundaries(i) for i in operator.inputs))
+
+    def branches(self, name: str, end: str) -> frozenset[str]:
+        """The sources whose records can reach `end`, or an operator before it, through `name` and past `name`."""
+        found: set[str] = set()
+        for meeting in (end, *self.ancestors(end)):
+            inputs = self.operators[meeting].inputs
+            if name in self.ancestors(meeting):
+                past = [i for i in inputs if i != name and name not in self.ancestors(i)]
+                found.update(*(self.sources(i) for i in past))
+        return frozenset(found & self.sources(name))

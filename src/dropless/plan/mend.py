@@ -231,6 +231,8 @@ class Comparison:
             reasons += self._relation(a, b, {columns[i][0] for i in places})
         return reasons
 
+    _meet = _union
+
     def _unnest(self, old: Node, new: Node, needs: set[str]) -> list[str]:
         return self._opaque(old, new, "sql", "spreads its lists in another way")
 

@@ -80,10 +80,19 @@ class Places:
         self.splits = splits
         self.settled: dict[str, np.ndarray] = {}
         """Join -> places of records whose fate an earlier epoch told, and that are only joined once more now."""
+        self.awaited: dict[str, np.ndarray] = {}
+        """Join -> places of records that came to it in an earlier epoch and are joined now."""
 
     def settled_above(self, operator: str, plan: Plan) -> np.ndarray:
-        """Places that count no more at an operator: joins before it have given their records on in earlier epochs."""
-        found = [places for join, places in self.settled.items() if join in plan.ancestors(operator)]
+        """Places that count no more at an operator: joins before it have given their records on in earlier epochs, or
+        its records come past such a join too, and were told when they were read."""
+        above = plan.ancestors(operator) if self.settled or self.awaited else set()
+        found = [places for join, places in self.settled.items() if join in above]
+        for join, places in self.awaited.items():
+            if join in above and (sources := plan.branches(join, operator)):
+                numbers = places >> POSITION_BITS
+                ours = [n for n in np.unique(numbers).tolist() if self.sources[n] in sources]
+                found.append(places[np.isin(numbers, ours)])
         return np.unique(np.concatenate(found)) if found else NOWHERE
 
     def by_source(self, rows: pa.Table, distinct: bool, settled: np.ndarray | None = None) -> Counter[str]:

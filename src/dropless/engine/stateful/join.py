@@ -25,6 +25,8 @@ class JoinExecutor(Executor[Join]):
         keys = [f"l.__c{names[0].index(a)} = r.__c{names[1].index(b)}" for a, b in pairs]
         self._on = " AND ".join([*keys, f"({operator.residual})"])
         self._keys = " AND ".join(keys) or "TRUE"
+        name = operator.name
+        self._on_branch = any(plan.branches(name, o) for o in plan.operators if name in plan.ancestors(o))
 
     def run(self, given: Mapping[str, str], counts: Counts, outputs: Outputs) -> str | None:
         came = [self._came(i, given) for i in (0, 1)]
@@ -42,6 +44,7 @@ class JoinExecutor(Executor[Join]):
         if self.operator.changes == "append-only":
             counts.record("out", self.records(out, places))
             self._settle(out, places, touched, before)
+            self._await(out, places, came)
         return out
 
     def _came(self, i: int, given: Mapping[str, str]) -> str:
@@ -173,6 +176,17 @@ class JoinExecutor(Executor[Join]):
         settled = found.to_arrow_table().column("p").to_numpy()
         if len(settled):
             self.places.settled[self.operator.name] = settled
+
+    def _await(self, out: str, places: list[str], came: list[str]) -> None:
+        """Where records of a source go on past this join as well, those told when they were read count no more (L6)."""
+        if not self._on_branch:
+            return
+        each = " UNION ".join(f"SELECT {p} AS p FROM {out}" for p in places)
+        fresh = " UNION ".join(f"SELECT {p} AS p FROM {came[i]}" for i in (0, 1) for p in self.place_columns(i))
+        found = self.con.sql(f"SELECT p FROM ({each}) ANTI JOIN ({fresh}) USING (p) WHERE p IS NOT NULL")
+        awaited = found.to_arrow_table().column("p").to_numpy()
+        if len(awaited):
+            self.places.awaited[self.operator.name] = awaited
 
     def _count_records(self, counts: Counts, touched: str, before: str, after: str) -> None:
         """Source records: one is held while no row of it ever had a partner."""

@@ -10,7 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dropless.plan.ir import Aggregate, Call, Collect, Distinct, Join, Keyed, Last, Operator, Plan, Scan, Unique
+from dropless.plan.ir import (
+    Aggregate,
+    Call,
+    Collect,
+    Distinct,
+    Join,
+    Keyed,
+    Last,
+    Meet,
+    Operator,
+    Plan,
+    Scan,
+    Unique,
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,8 @@ def layout(operator: Operator, plan: Plan) -> tuple[Part, ...]:
             types = {f.name: f.type for f in plan.operators[operator.inputs[0]].columns}
             keys = [tuple((f"k{i}", types[c]) for i, c in enumerate(r.columns)) for r in operator.rules]
             return tuple(Part(f"keys{i}", columns, "grow") for i, columns in enumerate(keys))
+        case Meet():
+            return ()
         case Last():
             names = [f.name for f in plan.operators[operator.inputs[0]].columns]
             key = tuple(f"c{names.index(k)}" for k in operator.key)

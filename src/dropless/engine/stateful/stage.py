@@ -25,10 +25,24 @@ from dropless.engine.stateful.join import JoinExecutor
 from dropless.engine.stateful.keyed import KeyedExecutor
 from dropless.engine.stateful.last import LastExecutor
 from dropless.engine.stateful.layout import replaced
+from dropless.engine.stateful.meet import MeetExecutor
 from dropless.engine.stateful.unique import UniqueExecutor
 from dropless.errors import ConnectorError, DataRefused, problem
 from dropless.ledger.records import OperatorCount, StateFile, Verdict
-from dropless.plan.ir import STATEFUL, Aggregate, Collect, Deliver, Distinct, Join, Keyed, Last, Operator, Plan, Unique
+from dropless.plan.ir import (
+    STATEFUL,
+    Aggregate,
+    Collect,
+    Deliver,
+    Distinct,
+    Join,
+    Keyed,
+    Last,
+    Meet,
+    Operator,
+    Plan,
+    Unique,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -43,6 +57,7 @@ EXECUTORS: dict[type[Operator], type[Executor[Any]]] = {
     Join: JoinExecutor,
     Keyed: KeyedExecutor,
     Last: LastExecutor,
+    Meet: MeetExecutor,
     Unique: UniqueExecutor,
 }
 BUFFER_BYTES = 32 << 20
@@ -172,6 +187,7 @@ class Stage:
             self._store.begin()
             self._learn_splits()
             self._places.settled.clear()
+            self._places.awaited.clear()
             work = _Epoch(self, restrict)
             for name, executor in self._executors.items():
                 if restrict is None or name in restrict:
