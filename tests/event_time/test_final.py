@@ -6,6 +6,8 @@ Faults: epochs of a few records, several workers, SIGKILL around the commit, a f
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
@@ -190,3 +192,19 @@ def test_verify_and_undo_know_which_windows_were_given_out(tmp_path: Path) -> No
     assert shop.process("verify") == 0
     next((tmp_path / "totals").glob("*.ndjson")).write_text("")
     assert shop.process("verify") != 0
+
+
+def test_check_says_when_windows_are_given_out_and_what_replay_can_do(tmp_path: Path) -> None:
+    shop = shop_in(tmp_path).write()
+    command = [sys.executable, "-m", "dropless.cli.main", "check", "pipeline.yaml"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+    assert "windows of per_minute: final results, once a window has ended" in said
+    assert "more than 40 s behind" in said
+    shop.transforms, shop.sinks = (
+        shop.transforms.split("  best:")[0],
+        "  out: {from: sliding, ndjson: {path: out}, mode: overwrite}\n",
+    )
+    shop.write()
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+    assert "windows of sliding: early results" in said
+    assert "until 7 days of event time" in said

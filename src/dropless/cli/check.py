@@ -47,6 +47,7 @@ def _json(project: Project) -> dict[str, object]:
         "pipeline": project.name,
         "sources": {n: {"shape": project.shapes.get(n), "key": list(_key(project, n))} for n in project.spec.sources},
         "guarantees": [vars(g) for g in project.guarantees],
+        "windows": _windows(project),
         "notes": [n.to_json() for n in project.notes],
     }
 
@@ -69,8 +70,16 @@ def _show(project: Project) -> None:
         click.echo(f"  source {name}: a {project.shapes[name]}{how}")
     for g in project.guarantees:
         click.echo(f"  {g.source} -> {g.sink}: {g.guarantee} ({g.mechanism})")
+    for relation, said in _windows(project).items():
+        click.echo(f"  windows of {relation}: {said}")
     for note in project.notes:
         click.echo(f"  note: {note.message}")
+
+
+def _windows(project: Project) -> dict[str, str]:
+    from dropless.plan.explain import windows
+
+    return windows(project.plan) if project.plan is not None else {}
 
 
 @click.command()

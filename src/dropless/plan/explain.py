@@ -97,6 +97,29 @@ def state(operator: Operator) -> str | None:
     return None
 
 
+def windows(plan: Plan) -> dict[str, str]:
+    """Of each relation whose windows end: what it gives out when, and what becomes of records that come later."""
+    found = {}
+    for o in plan.operators.values():
+        if not isinstance(o, Aggregate) or not o.closes or o.whole:
+            continue
+        above = (plan.operators[n] for n in plan.ancestors(o.name))
+        times = [plan.times[s.source] for s in above if isinstance(s, Scan) and s.source in plan.times]
+        late = f"records more than {max(t.lateness_seconds for t in times):,g} s behind are late letters"
+        if o.final:
+            found[o.relation] = (
+                f"final results, once a window has ended (the end of a run ends none, unless --close-windows); {late}, "
+                "which cannot be replayed into windows that were given out"
+            )
+        else:
+            days = min(t.keep_seconds for t in times) / 86_400
+            found[o.relation] = (
+                f"early results, corrected as records come; {late}, "
+                f"which can be replayed until {days:,g} days of event time after the window"
+            )
+    return found
+
+
 def _of(keys: tuple[str, ...]) -> str:
     return f"({', '.join(keys)})" if keys else "whole"
 
