@@ -6,12 +6,25 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from ledger_facts import PIPELINE, Runner
 
+from dropless.connect.config import Secret
 from dropless.errors import DroplessError
 from dropless.ledger import commit
 from dropless.ledger.store import Ledger
+from dropless.spec.model import LedgerSpec
+
+WHERE = "LEDGER_OF_TEST"
+"""`URL SCHEMA` of a ledger in PostgreSQL."""
+
+
+def named(text: str | None) -> LedgerSpec | None:
+    if not text:
+        return None
+    url, schema = text.split()
+    return LedgerSpec(Secret(url), schema)
 
 
 def say(word: object) -> None:
@@ -43,6 +56,25 @@ def die_inside_commit(ledger: Ledger, step: str) -> None:
     runner.refuse("a", 3, 6)
 
 
+def sleep_inside_commit(ledger: Ledger) -> None:
+    """Stops itself by SIGSTOP after the first rows of the second commit are in its transaction."""
+    runner = Runner(ledger)
+    runner.begin()
+    runner.take(a=(None, 3))
+    real = commit.insert_ranges
+    slept = False
+
+    def then_sleep(*args: Any, **more: Any) -> None:
+        nonlocal slept
+        real(*args, **more)
+        if not slept:
+            slept = True
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    commit.insert_ranges = then_sleep
+    runner.take(a=(3, 6))
+
+
 def own(ledger: Ledger) -> None:
     """Holds the pipeline, if it gets it, until told to commit or killed."""
     runner = Runner(ledger)
@@ -54,9 +86,11 @@ def own(ledger: Ledger) -> None:
 
 
 def main() -> int:
-    what = {"commit": commit_until_killed, "die": die_inside_commit, "own": own}[sys.argv[2]]
+    what = {"commit": commit_until_killed, "die": die_inside_commit, "own": own, "sleep": sleep_inside_commit}[
+        sys.argv[2]
+    ]
     try:
-        with Ledger.open(Path(sys.argv[1])) as ledger:
+        with Ledger.open(Path(sys.argv[1]), at=named(os.environ.get(WHERE))) as ledger:
             what(ledger, *sys.argv[3:])
     except DroplessError as error:
         say(error.code)

@@ -22,6 +22,7 @@ from dropless.ledger.records import (
 )
 from dropless.ledger.store import Ledger
 from dropless.ledger.writer import LetterWriter
+from dropless.spec.model import LedgerSpec
 
 PIPELINE = "nightly"
 
@@ -32,9 +33,9 @@ def clock() -> Iterator[str]:
         yield f"2026-01-01T{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}.000000+00:00"
 
 
-def open_ledger(folder: Path) -> Ledger:
+def open_ledger(folder: Path, at: LedgerSpec | None = None) -> Ledger:
     ticks = clock()
-    return Ledger.open(folder, clock=lambda: next(ticks))
+    return Ledger.open(folder, clock=lambda: next(ticks), at=at)
 
 
 class Runner:

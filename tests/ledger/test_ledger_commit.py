@@ -13,6 +13,7 @@ from dropless.errors import DefinitionError, DroplessError, LedgerCorrupt
 from dropless.ledger.records import Epoch, LetterFile, OperatorCount, PathCount, Range, SplitFact, StateFile
 from dropless.ledger.store import Ledger
 from dropless.ledger.writer import LetterWriter
+from dropless.spec.model import LedgerSpec
 
 
 def refused(code: str, act: Callable[[], object]) -> str:
@@ -28,16 +29,16 @@ def everything(ledger: Ledger) -> dict[str, int]:
 
 
 class TestOpening:
-    def test_open_creates_nothing_when_not_asked_to(self, tmp_path: Path) -> None:
-        assert Ledger.open(tmp_path, create=False) is None
+    def test_open_creates_nothing_when_not_asked_to(self, tmp_path: Path, at: LedgerSpec | None) -> None:
+        assert Ledger.open(tmp_path, create=False, at=at) is None
         assert list(tmp_path.iterdir()) == []
 
-    def test_open_finds_what_was_committed_before(self, tmp_path: Path) -> None:
-        with open_ledger(tmp_path) as first:
+    def test_open_finds_what_was_committed_before(self, tmp_path: Path, at: LedgerSpec | None) -> None:
+        with open_ledger(tmp_path, at) as first:
             owner = Runner(first)
             owner.begin()
             owner.take(a=(None, 5))
-        second = Ledger.open(tmp_path, create=False)
+        second = Ledger.open(tmp_path, create=False, at=at)
         assert second is not None
         with second:
             assert second.offsets(PIPELINE)["s", "a"].next == 5
@@ -181,9 +182,11 @@ class TestConservation:
 class TestFencing:
     """L5."""
 
-    def test_acquire_is_refused_while_the_owner_lives(self, ledger: Ledger, tmp_path: Path) -> None:
+    def test_acquire_is_refused_while_the_owner_lives(
+        self, ledger: Ledger, tmp_path: Path, at: LedgerSpec | None
+    ) -> None:
         Runner(ledger)
-        with Ledger.open(tmp_path) as other:
+        with Ledger.open(tmp_path, at=at) as other:
             text = refused("protocol.busy", lambda: other.acquire(PIPELINE, "second"))
             assert "being run by test (pid" in text
             assert "--take-over" in text
@@ -191,19 +194,21 @@ class TestFencing:
             assert owner is not None
             assert owner.owner == "test"
 
-    def test_acquire_succeeds_once_the_owner_released(self, ledger: Ledger, tmp_path: Path) -> None:
+    def test_acquire_succeeds_once_the_owner_released(
+        self, ledger: Ledger, tmp_path: Path, at: LedgerSpec | None
+    ) -> None:
         assert Runner(ledger).generation == 1
         ledger.release(PIPELINE)
         assert ledger.owner(PIPELINE) is None
-        with Ledger.open(tmp_path) as other:
+        with Ledger.open(tmp_path, at=at) as other:
             assert other.acquire(PIPELINE, "second") == 2
 
     def test_stale_generation_can_do_nothing_after_a_take_over(
-        self, ledger: Ledger, runner: Runner, tmp_path: Path
+        self, ledger: Ledger, runner: Runner, tmp_path: Path, at: LedgerSpec | None
     ) -> None:
         runner.take(a=(None, 2))
         epoch = runner.epoch({"a": (2, 4)})
-        with Ledger.open(tmp_path) as other:
+        with Ledger.open(tmp_path, at=at) as other:
             second = Runner(other, take_over=True)
             assert second.generation == 2
             before = everything(ledger)
@@ -222,9 +227,9 @@ class TestFencing:
             second.run = other.open_run(PIPELINE)
             second.commit(epoch)
 
-    def test_the_one_who_took_over_counts_as_alive(self, ledger: Ledger, tmp_path: Path) -> None:
+    def test_the_one_who_took_over_counts_as_alive(self, ledger: Ledger, tmp_path: Path, at: LedgerSpec | None) -> None:
         Runner(ledger)
-        with Ledger.open(tmp_path) as other, Ledger.open(tmp_path) as third:
+        with Ledger.open(tmp_path, at=at) as other, Ledger.open(tmp_path, at=at) as third:
             other.acquire(PIPELINE, "second", take_over=True)
             ledger.close()
             refused("protocol.busy", lambda: third.acquire(PIPELINE, "third"))
@@ -280,10 +285,10 @@ class TestGatedRuns:
         runner.finish("stopped")
         assert ledger.offsets(PIPELINE)["s", "a"].next == 2
 
-    def test_open_run_is_found_after_its_process_died(self, tmp_path: Path) -> None:
-        with open_ledger(tmp_path) as first:
+    def test_open_run_is_found_after_its_process_died(self, tmp_path: Path, at: LedgerSpec | None) -> None:
+        with open_ledger(tmp_path, at) as first:
             run = Runner(first).begin(gated=True)
-        with open_ledger(tmp_path) as second:
+        with open_ledger(tmp_path, at) as second:
             assert second.open_run(PIPELINE) == run
             owner = Runner(second)
             owner.run = run

@@ -19,6 +19,7 @@ from dropless.ledger.letters import LetterFilter, Letters
 from dropless.ledger.records import Run, Transition
 from dropless.ledger.store import Ledger
 from dropless.ledger.writer import LetterWriter
+from dropless.spec.model import LedgerSpec
 
 SPLITS = ("a", "b")
 STEPS = 60
@@ -150,8 +151,8 @@ class Model:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_any_history_leaves_what_a_plain_model_says(tmp_path: Path, seed: int) -> None:
-    with open_ledger(tmp_path) as ledger:
+def test_any_history_leaves_what_a_plain_model_says(tmp_path: Path, at: LedgerSpec | None, seed: int) -> None:
+    with open_ledger(tmp_path, at) as ledger:
         model = Model(ledger, random.Random(seed))
         for _ in range(STEPS):
             model.step()

@@ -81,7 +81,7 @@ def open_ledger(path: str, pipeline: str | None) -> tuple[Project, Ledger]:
     from dropless.ledger.store import Ledger
 
     project = load_one(path, pipeline)
-    ledger = Ledger.open(project.spec.folder, create=False)
+    ledger = Ledger.of(project.spec, create=False)
     if project.problems and (ledger is None or not project.name):
         if ledger is not None:
             ledger.close()

@@ -59,7 +59,7 @@ def helps(command: click.Command, word: str, parent: click.Context | None = None
 def settings() -> str:
     """Every setting of every source and sink, and those of a run."""
     from dropless.connect import registry
-    from dropless.spec.model import Settings
+    from dropless.spec.model import LedgerSpec, Settings
 
     parts = [
         NOTE + "# Settings\n\n"
@@ -74,6 +74,11 @@ def settings() -> str:
         parts += [_connector(name, load) for name in names]
     parts.append("## Of a run\n\n`settings:` of a definition. None of them changes the result.\n")
     parts.append(_table(Settings))
+    parts.append(
+        "## Of the ledger\n\n`ledger:` of a definition: a mapping, or its address alone. "
+        "Without it the ledger is a file beside the definition.\n"
+    )
+    parts.append(_table(LedgerSpec))
     return "\n".join(parts)
 
 

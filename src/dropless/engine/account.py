@@ -68,7 +68,7 @@ def account(project: Project, source: str, split: str, position: int) -> Account
             Problem("ledger.no_such_record", f'there is no source "{source}"', hint=f"sources: {known}")
         )
     with ExitStack() as stack:
-        ledger = Ledger.open(project.spec.folder, create=False)
+        ledger = Ledger.of(project.spec, create=False)
         if ledger is None:
             raise DefinitionError(
                 Problem("ledger.no_such_record", f"{project.name} has not run yet", hint="run it: dropless run")

@@ -37,7 +37,7 @@ def backfill(project: Project, options: Options) -> RunReport:
 
 def interrupted(project: Project) -> bool:
     """True where a run was begun and not ended."""
-    ledger = Ledger.open(project.spec.folder, create=False)
+    ledger = Ledger.of(project.spec, create=False)
     if ledger is None:
         return False
     with ledger:
@@ -46,7 +46,7 @@ def interrupted(project: Project) -> bool:
 
 def committed(project: Project, selection: Selection, source: str | None) -> list[tuple[str, str]]:
     """The selected splits of which something is committed."""
-    ledger = Ledger.open(project.spec.folder, create=False)
+    ledger = Ledger.of(project.spec, create=False)
     if ledger is None:
         return []
     with ledger:

@@ -71,7 +71,7 @@ class Preview:
 def preview(project: Project, selection: Selection = Selection()) -> Preview:  # noqa: B008
     """Returns what `run` would do now. Writes nothing, not even a ledger."""
     plan = project.require()
-    ledger = Ledger.open(project.spec.folder, create=False)
+    ledger = Ledger.of(project.spec, create=False)
     progress: dict[Any, Any] = {}
     facts: dict[Any, Any] = {}
     latest: list[Any] = []

@@ -139,7 +139,11 @@ def _prepare(
     shapes: dict[str, str] = {}
     keys: dict[str, tuple[str, ...]] = {}
     notes: list[Problem] = []
-    pinned = _pinned(spec)
+    try:
+        pinned = _pinned(spec)
+    except ConnectorError as error:
+        pinned = {}
+        found += [replace(p, where=p.where or spec.place("ledger")) for p in error.problems]
     for name, source in spec.sources.items():
         contract, wrong = None, False
         if source.contract is not None and source.contract.exists():
@@ -237,7 +241,7 @@ def wider(a: str, b: str) -> str:
 
 
 def _pinned(spec: PipelineSpec) -> dict[str, tuple[Field, ...]]:
-    ledger = Ledger.open(spec.folder, create=False)
+    ledger = Ledger.of(spec, create=False)
     if ledger is None:
         return {}
     with ledger:

@@ -73,7 +73,7 @@ def rehearse(project: Project, chosen: LetterFilter, limit: int, after: str | No
     """
     plan = project.require()
     with ExitStack() as stack:
-        ledger = Ledger.open(project.spec.folder, create=False)
+        ledger = Ledger.of(project.spec, create=False)
         if ledger is None:
             return
         stack.enter_context(ledger)

@@ -114,7 +114,7 @@ def replay(project: Project, chosen: LetterFilter, options: Options = Options(ki
     project.require()
     begun = time.monotonic()
     with ExitStack() as stack:
-        ledger = stack.enter_context(Ledger.open(project.spec.folder, create=True))
+        ledger = stack.enter_context(Ledger.of(project.spec, create=True))
         keeping = keep.examine(project, ledger)
         keeping.require(from_now=options.from_now)
         generation = ledger.acquire(project.name, recovery.owner(), take_over=options.take_over)

@@ -65,7 +65,7 @@ def run(project: Project, options: Options = Options()) -> RunReport:
     """
     project.require()
     with ExitStack() as stack:
-        ledger = stack.enter_context(Ledger.open(project.spec.folder, create=True))
+        ledger = stack.enter_context(Ledger.of(project.spec, create=True))
         generation = 0
         while True:
             keeping = keep.examine(project, ledger)

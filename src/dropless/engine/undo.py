@@ -71,7 +71,7 @@ def undo(
     """
     project.require()
     with ExitStack() as stack:
-        ledger = Ledger.open(project.spec.folder, create=False)
+        ledger = Ledger.of(project.spec, create=False)
         if ledger is None:
             message = f'"{project.name}" has not run yet'
             raise DefinitionError(Problem("ledger.no_such_run", message, hint="run it: dropless run"))

@@ -62,7 +62,7 @@ def unpark(project: Project, name: str, *, take_over: bool = False) -> Released:
     """
     project.require()
     with ExitStack() as stack:
-        ledger = Ledger.open(project.spec.folder, create=False)
+        ledger = Ledger.of(project.spec, create=False)
         parked = [] if ledger is None else [p for p in ledger.parked(project.name) if p.sink == name]
         if ledger is None or not parked:
             raise DefinitionError(Problem("sink.not_parked", f'sink "{name}" of "{project.name}" is not parked'))

@@ -77,6 +77,11 @@ class Database(ABC):
 class Locks(Protocol):
     """One lock for each generation of a pipeline. It is free when the process that holds it is gone."""
 
+    @property
+    def grace(self) -> float:
+        """Seconds after which a lock is surely free whose process is gone."""
+        ...
+
     def take(self, pipeline: str, generation: int) -> bool:
         """Whether this process holds the lock now."""
 

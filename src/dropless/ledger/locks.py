@@ -15,6 +15,8 @@ from pathlib import Path
 class FileLocks:
     """`ROOT/PIPELINE/lock-GENERATION`, as `database.Locks`."""
 
+    grace = 0.0
+
     def __init__(self, root: Path) -> None:
         self._root = root
         self._held: dict[tuple[str, int], int] = {}

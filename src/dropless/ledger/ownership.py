@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from dataclasses import dataclass
 
 from dropless.errors import Fenced, Problem, problem
@@ -35,7 +36,7 @@ class Ownership:
         # Inside the write transaction, so that of two processes that find no live owner only one goes on.
         with self._database.write(pipeline) as con:
             last = owner_of(con, pipeline)
-            if last and not take_over and self._locks.is_held(pipeline, last.generation):
+            if last and not take_over and self._stays_held(pipeline, last.generation):
                 raise Fenced(_busy(pipeline, last))
             generation = (last.generation if last else 0) + 1
             if not self._locks.take(pipeline, generation):
@@ -54,6 +55,14 @@ class Ownership:
             self._held[pipeline] = generation
         self._locks.forget(pipeline, generation)
         return generation
+
+    def _stays_held(self, pipeline: str, generation: int) -> bool:
+        until = time.monotonic() + self._locks.grace
+        while self._locks.is_held(pipeline, generation):
+            if time.monotonic() >= until:
+                return True
+            time.sleep(0.05)
+        return False
 
     def release(self, pipeline: str) -> None:
         """This process no longer holds the lock; its generation stays the current one until another acquires."""

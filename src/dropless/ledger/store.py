@@ -1,4 +1,4 @@
-"""The ledger of the pipelines beside one definition: `FOLDER/.dropless/ledger.sqlite`.
+"""The ledger: of the pipelines beside one definition in `FOLDER/.dropless/ledger.sqlite`, or of many in PostgreSQL.
 
 The engine commits epochs here and nowhere else; commands read here while a run goes on. Survivable faults: SIGKILL or a
 power cut at any instruction, two processes on one pipeline, a full disk. Not survivable: lost or altered files.
@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from dropless.errors import LedgerCorrupt, problem
+from dropless.errors import ConnectorError, LedgerCorrupt, problem
 from dropless.ledger import commit, derive, report, states, undoing
-from dropless.ledger.database import Database, translated
+from dropless.ledger.database import Connection, Database, Locks, translated
 from dropless.ledger.locks import FileLocks
 from dropless.ledger.ownership import Owner, Ownership, check_current
 from dropless.ledger.records import (
@@ -31,6 +31,7 @@ from dropless.ledger.records import (
 )
 from dropless.ledger.sqlite import SqliteDatabase
 from dropless.protocol.facts import Facts
+from dropless.spec.model import LedgerSpec, PipelineSpec
 
 FOLDER = ".dropless"
 FILE = "ledger.sqlite"
@@ -45,32 +46,47 @@ def utc_now() -> str:
 class Ledger:
     """The durable record of one or several pipelines. Its methods may be called from several threads."""
 
-    def __init__(self, folder: Path, clock: Callable[[], str] = utc_now) -> None:
-        self.root = folder / FOLDER
+    def __init__(self, root: Path, database: Database, locks: Locks, clock: Callable[[], str] = utc_now) -> None:
+        self.root = root
         self._clock = clock
-        with translated(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-        self.database: Database = SqliteDatabase(self.root / FILE)
-        self._ownership = Ownership(self.database, FileLocks(self.root))
+        self.database = database
+        self._ownership = Ownership(database, locks)
 
     @overload
     @classmethod
-    def open(cls, folder: Path, create: Literal[True] = True, clock: Callable[[], str] = utc_now) -> Ledger: ...
+    def open(
+        cls,
+        folder: Path,
+        create: Literal[True] = True,
+        clock: Callable[[], str] = utc_now,
+        at: LedgerSpec | None = None,
+    ) -> Ledger: ...
     @overload
     @classmethod
-    def open(cls, folder: Path, create: bool, clock: Callable[[], str] = utc_now) -> Ledger | None: ...
+    def open(
+        cls, folder: Path, create: bool, clock: Callable[[], str] = utc_now, at: LedgerSpec | None = None
+    ) -> Ledger | None: ...
     @classmethod
-    def open(cls, folder: Path, create: bool = True, clock: Callable[[], str] = utc_now) -> Ledger | None:
-        """The ledger of the definitions in `folder`. With `create=False` None where there is none, and none is made."""
-        file = folder / FOLDER / FILE
-        with translated(file):
-            empty = not file.exists() or file.stat().st_size == 0
-            if empty and (work := next((folder / FOLDER).glob("*/lock-*"), None)):
-                # Starting over in silence would deliver everything twice (L4).
-                hint = f"restore it from a backup, or remove {folder / FOLDER} and empty the sinks to start over"
-                message = f"{file} is missing or empty, but {work.parent} holds the work of a pipeline"
-                raise LedgerCorrupt(problem("ledger.missing", message, hint=hint))
-        return cls(folder, clock) if create or not empty else None
+    def open(
+        cls, folder: Path, create: bool = True, clock: Callable[[], str] = utc_now, at: LedgerSpec | None = None
+    ) -> Ledger | None:
+        """The ledger of the definitions in `folder`, or that of the database `at`.
+
+        With `create=False` None where there is none, and none is made.
+        """
+        root = folder / FOLDER
+        return _in_file(cls, root, create, clock) if at is None else _in_postgres(cls, root, create, clock, at)
+
+    @overload
+    @classmethod
+    def of(cls, spec: PipelineSpec, create: Literal[True]) -> Ledger: ...
+    @overload
+    @classmethod
+    def of(cls, spec: PipelineSpec, create: bool) -> Ledger | None: ...
+    @classmethod
+    def of(cls, spec: PipelineSpec, create: bool) -> Ledger | None:
+        """The ledger that a definition names: beside it, or in a database. None where there is none to be opened."""
+        return cls.open(spec.folder, create, at=spec.ledger)
 
     def close(self) -> None:
         """Locks held and the connection are given back."""
@@ -262,7 +278,20 @@ class Ledger:
                 # L5: to a successor they were what a dead process left, so a runner that slept is fenced, not corrupt.
                 self.check_generation(generation, pipeline, f"committing epoch {epoch.number}")
                 raise
+        for again in (False, True):
+            try:
+                self._commit(generation, pipeline, epoch, again)
+                return
+            except ConnectorError as error:
+                if again or not error.retryable:
+                    raise
+
+    def _commit(self, generation: int, pipeline: str, epoch: Epoch, again: bool) -> None:
         with self.database.write(pipeline) as con:
+            # L2: after a lost connection the outcome is unknown. Behind the lock of the transaction that may have been
+            # the first try, the epoch's number tells it.
+            if again and _holds(con, generation, pipeline, epoch.number):
+                return
             check_current(con, pipeline, generation, f"committing epoch {epoch.number}")
             kind, gated = commit.check_run(con, pipeline, epoch)
             assert epoch.held == gated, "the epochs of a gated run, and only they, are held until its verdict"
@@ -281,11 +310,9 @@ class Ledger:
                 undoing.undo_run(con, pipeline, epoch.undoes, key)
 
     def holds(self, generation: int, pipeline: str, number: int) -> bool:
-        """Whether the epoch of that number is committed, and by this generation."""
-        found = self.database.row(
-            "SELECT 1 FROM epochs WHERE pipeline = ? AND number = ? AND generation = ?", (pipeline, number, generation)
-        )
-        return found is not None
+        """Whether the epoch of that number is committed, by this generation; a commit still under way is awaited."""
+        with self.database.write(pipeline) as con:
+            return _holds(con, generation, pipeline, number)
 
     # Publishing
 
@@ -442,3 +469,38 @@ class Ledger:
         """The text of a contract version, or None where it was never used."""
         row = self.database.row("SELECT text FROM contracts WHERE digest = ?", (digest,))
         return row[0] if row else None
+
+
+def _holds(con: Connection, generation: int, pipeline: str, number: int) -> bool:
+    found = con.execute(
+        "SELECT 1 FROM epochs WHERE pipeline = ? AND number = ? AND generation = ?", (pipeline, number, generation)
+    )
+    return found.fetchone() is not None
+
+
+def _in_file(made: type[Ledger], root: Path, create: bool, clock: Callable[[], str]) -> Ledger | None:
+    file = root / FILE
+    with translated(file):
+        empty = not file.exists() or file.stat().st_size == 0
+        if empty and (work := next(root.glob("*/lock-*"), None)):
+            # Starting over in silence would deliver everything twice (L4).
+            hint = f"restore it from a backup, or remove {root} and empty the sinks to start over"
+            message = f"{file} is missing or empty, but {work.parent} holds the work of a pipeline"
+            raise LedgerCorrupt(problem("ledger.missing", message, hint=hint))
+    if empty and not create:
+        return None
+    with translated(root):
+        root.mkdir(parents=True, exist_ok=True)
+    return made(root, SqliteDatabase(file), FileLocks(root), clock)
+
+
+def _in_postgres(
+    made: type[Ledger], root: Path, create: bool, clock: Callable[[], str], at: LedgerSpec
+) -> Ledger | None:
+    from dropless.ledger.postgres import PostgresDatabase  # A ledger in a file does not pay for it.
+
+    database = PostgresDatabase(at.url, at.schema, create)
+    if not database.exists:
+        database.close()
+        return None
+    return made(root, database, database, clock)

@@ -20,6 +20,7 @@ from dropless.spec.model import (
     Budget,
     CheckSpec,
     EventTime,
+    LedgerSpec,
     PathKey,
     PipelineSpec,
     Settings,
@@ -29,7 +30,9 @@ from dropless.spec.model import (
     TransformSpec,
 )
 
-TOP = ("pipeline", "sources", "transforms", "checks", "sinks", "max_dead_letters", "slo", "settings")
+TOP = ("pipeline", "sources", "transforms", "checks", "sinks", "max_dead_letters", "slo", "settings", "ledger")
+PLACES = ("ledger",)
+"""What says where the record of runs is kept; it does not change what is computed, nor the version."""
 SOURCE = ("contract", "drift", "event_time")
 SINK = ("from", "mode", "key", "order_by")
 MODES = ("append", "upsert", "overwrite")
@@ -83,6 +86,7 @@ class _Builder(Reader):
             max_dead_letters=self.budget(top.get("max_dead_letters")),
             slo=self.slo(top.get("slo")),
             settings=self.settings(top.get("settings")),
+            ledger=self.ledger(top.get("ledger")),
             places=self.places(node, nodes["transforms"]),
             version=self.version(node),
         )
@@ -371,6 +375,16 @@ class _Builder(Reader):
         self.problems += problems
         return settings or Settings()
 
+    def ledger(self, node: Node | None) -> LedgerSpec | None:
+        """An address alone is short for a mapping of it."""
+        if node is None or node.value is None:
+            return None
+        if isinstance(node.value, str):
+            node = Node({"url": node}, node.place, node.path)
+        spec, problems = parse_config(LedgerSpec, node, what='"ledger"')
+        self.problems += problems
+        return spec
+
     def places(self, node: Node, transforms: dict[str, Node]) -> dict[PathKey, Place]:
         """Where everything stands. SQL texts, at `(transforms, NAME, sql)` and `(checks, RELATION, i, row)`, are
         placed on the line their first character stands on."""
@@ -389,7 +403,11 @@ class _Builder(Reader):
         """The digest of the definition as written, its contracts and functions. Secrets and comments do not count."""
         text = json.dumps(
             {
-                "definition": _without(document.plain(node), self.secrets),
+                "definition": {
+                    key: value
+                    for key, value in _without(document.plain(node), self.secrets).items()
+                    if key not in PLACES
+                },
                 "contracts": self.digested,
                 "functions": {
                     n.path[1]: source_text(n.value, self.folder)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from dropless.connect.config import Secret, parse_duration
 from dropless.connect.config import field as setting
-from dropless.connect.config import parse_duration
 from dropless.errors import Place
 
 Action = Literal["quarantine", "warn", "stop"]
@@ -134,6 +134,14 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class LedgerSpec:
+    """Where the ledger is, if it is not a file beside the definition."""
+
+    url: Secret = setting("Address of a PostgreSQL database.", example="${LEDGER_URL}")
+    schema: str = setting("Schema for the ledger's tables; pipelines may share one.", default="dropless")
+
+
+@dataclass(frozen=True)
 class PipelineSpec:
     """A whole definition. `file` is where it stands; `folder` is what relative paths are relative to."""
 
@@ -147,6 +155,7 @@ class PipelineSpec:
     max_dead_letters: Budget | None = None
     slo: Slo = Slo()
     settings: Settings = Settings()
+    ledger: LedgerSpec | None = None
     places: Mapping[PathKey, Place] = field(default_factory=dict)
     version: str = ""
     """Digest of the definition and its contracts: what epochs and letters name as the version they ran under."""

@@ -12,7 +12,7 @@ from dropless.connect import registry
 from dropless.connect.config import Secret, is_required, settings_of
 from dropless.spec.build import DRIFT, MODES
 from dropless.spec.checks import ACTIONS, BOUNDS
-from dropless.spec.model import Settings
+from dropless.spec.model import LedgerSpec, Settings
 
 Schema = dict[str, Any]
 
@@ -47,6 +47,10 @@ def json_schema() -> Schema:
                 "settings": {
                     **of_config(Settings),
                     "description": "How a run is executed; none of it changes the result.",
+                },
+                "ledger": {
+                    "description": "A ledger in PostgreSQL; without it, a file beside the definition.",
+                    "anyOf": [{"type": "string"}, of_config(LedgerSpec)],
                 },
             },
             ("pipeline", "sources", "sinks"),

@@ -97,7 +97,7 @@ def _chosen(project: Project, options: Options) -> list[str]:
 
 
 def _ledger(project: Project) -> Ledger:
-    ledger = Ledger.open(project.spec.folder, create=False)
+    ledger = Ledger.of(project.spec, create=False)
     if ledger is None:
         message = f'"{project.name}" has not run yet'
         raise DefinitionError(Problem("ledger.no_such_run", message, hint="run it: dropless run"))

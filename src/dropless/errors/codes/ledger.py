@@ -1,10 +1,17 @@
 """Codes of the ledger family: code -> its page (meaning, usual cause, remedy), in sentences."""
 
 CODES: dict[str, str] = {
-    "ledger.version": """The ledger file was written by a later dropless than this one.
+    "ledger.unreachable": """The PostgreSQL server that holds the ledger does not answer, or the connection was lost.
+It was tried again for a while. An epoch whose commit was under way is looked for by its number when the server
+answers, so it is never committed twice and never taken for committed when it is not. Bring the server back and run
+again; the run goes on from the last committed epoch.""",
+    "ledger.driver_missing": """The definition names a ledger in PostgreSQL, and the driver for it is not installed.
+Install it with `pip install 'dropless[postgres]'`.""",
+    "ledger.version": """The ledger was written by a later dropless than this one.
 Reading it with an earlier program could misread facts, so nothing was opened or changed. Install the dropless
 version that wrote it, or a later one.""",
-    "ledger.unreadable": """The ledger file is not a readable SQLite database, or pages of it are damaged.
+    "ledger.unreadable": """The ledger is not a readable SQLite database, or pages of it are damaged, or its schema in
+PostgreSQL holds the tables of something else.
 Usual causes are a partial copy, a disk fault, or another program writing to it. Restore `.dropless/` as a whole
 from a backup;
 if there is none, move the folder away, empty the sinks and run again from the beginning.""",
@@ -13,8 +20,9 @@ pipeline.
 Starting over silently would deliver every record a second time. Restore `ledger.sqlite` from a backup, or remove
 the whole `.dropless` folder and empty the sinks to start over.""",
     "ledger.unwritable": """The ledger cannot be opened or written in this place.
-Usual causes are missing permission, a read-only file system, or a file where the folder `.dropless` should be.
-Make the folder of the definition writable.""",
+Usual causes are missing permission, a read-only file system, or a file where the folder `.dropless` should be; in
+PostgreSQL, a wrong address or password, a role that may not create a schema or write to it, or a read-only standby.
+Make the folder of the definition writable, or correct `ledger:`.""",
     "ledger.disk_full": """There is no space left where the ledger, state or dead letters are kept.
 Nothing of the epoch was committed. Free space on that file system and run again; the run goes on where it stopped.""",
     "ledger.locked": """Another process held the ledger's write lock longer than the time to wait.
