@@ -46,7 +46,6 @@ class Proxy:
                     answers.clear()
                     if self.after:
                         server.sendall(data)
-                        server.settimeout(5)
                     _end(client)
                     if not self.after:
                         _end(server)
