@@ -10,6 +10,8 @@ from typing import Any
 from dropless.plan.ir import Operator, Plan, Scan
 
 COMMON = {f.name for f in fields(Operator)}
+LATER = frozenset({"closes", "final", "whole", "ends"})
+"""Fields that operators were given after ledgers held digests of them: where they say nothing they do not count."""
 
 
 def fingerprint(operator: Operator, plan: Plan) -> str:
@@ -36,7 +38,8 @@ def _shape(operator: Operator) -> list[Any]:
 
 def own(operator: Operator) -> dict[str, Any]:
     """The fields of the operator's own class, and a Last's key."""
-    own = {f.name: _plain(getattr(operator, f.name)) for f in fields(operator) if f.name not in COMMON}
+    said = [f.name for f in fields(operator) if f.name not in COMMON]
+    own = {name: _plain(getattr(operator, name)) for name in said if name not in LATER or getattr(operator, name)}
     if not isinstance(operator, Scan):
         own["key"] = list(operator.key)
     return own

@@ -22,7 +22,7 @@ ELSEWHERE = frozenset(
     (
         *("path", "url", "endpoint", "region", "access_key", "secret_key", "lock_timeout", "connect_timeout", "tail"),
         *("brokers", "tls", "sasl", "timeout", "group", "bounded", "lost", "recreated"),
-        *("slot", "publication", "on_lost", "idle_mib"),
+        *("slot", "publication", "on_lost", "idle_mib", "watch", "settle"),
     )
 )
 """Settings that say where records are, how to get there and what to do where some are lost, not how they are read."""
