@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dropless.plan import refine
+from dropless.plan.kept import ELSEWHERE
 
 STATEFUL = frozenset(("unique", "join", "aggregate", "distinct", "keyed", "last", "collect"))
 WHOLE_ROWS = frozenset(("collect", "last"))
@@ -165,7 +166,7 @@ class Comparison:
             return [f"{new['relation']} reads another source"]
         was, now = self.old["sources"][source], self.new["sources"][source]
         reasons = []
-        for name in sorted({*was["settings"], *now["settings"]}):
+        for name in sorted({*was["settings"], *now["settings"]} - ELSEWHERE):
             a, b = was["settings"].get(name), now["settings"].get(name)
             if a != b and not (name == "max_record_bytes" and a is not None and b is not None and b > a):
                 reasons.append(f'setting {name} of source "{source}" changed')
