@@ -5,18 +5,23 @@ Laws checked: L1, L4, L6, L7, L8, L9. Faults: values that are not sent, columns 
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from dropless.connect.config import Secret
+from dropless.connectors.postgres.replication import Replication
 from dropless.engine.backfill import backfill
 from dropless.engine.project import load_one
 from dropless.engine.replay import replay
 from dropless.engine.run import Options
-from dropless.errors import DefinitionError
+from dropless.errors import ConnectorError, DefinitionError
 from dropless.ledger.letters import LetterFilter, Letters
 from dropless.ledger.store import Ledger
 
@@ -144,18 +149,93 @@ def test_snapshot_under_writers_has_no_gap_and_no_overlap(shop: Shop) -> None:
         for _ in range(3):
             shop.run()
     shop.run()
+    told_once(shop)
+
+
+def told_once(shop: Shop) -> None:
+    """The events, gone through in order, come to the table; each is told once."""
     told = shop.execute(
         "SELECT change_op, id, name, n FROM events ORDER BY change_op <> 'snapshot', change_lsn::pg_lsn, at_n"
     )
     state: dict[int, Any] = {}
     for op, id, name, n in told:
         if op == "delete":
-            assert id in state, "a row ended that nobody was told of"
+            assert id in state, "a row ended that nobody was told of, or ended twice"
             del state[id]
         else:
-            assert op != "insert" or id not in state, "a row began twice"
+            assert op not in ("insert", "snapshot") or id not in state, "a row began twice"
             state[id] = (name, n)
     assert state == {id: (name, n) for id, name, n in shop.execute("SELECT id, name, n FROM users")}
+
+
+@pytest.mark.parametrize("point", ["commit.after", "publish.before"])
+def test_events_are_appended_once_when_killed_under_clients(shop: Shop, point: str) -> None:
+    """L3, L4: what is appended shows a repetition, which rows by key would bear."""
+    shop.fill(0, 50)
+    definition = events(shop)
+    definition["settings"] = {"workers": 1, "epoch_rows": 150, "chunk_bytes": 8000}
+    shop.define(**definition)
+    shop.run()
+    with shop.clients(2, seed=21, rest=0.02):
+        for nth in (1, 2):
+            assert shop.died(f"{point}:{nth}")
+    shop.run()
+    told_once(shop)
+
+
+def test_transaction_is_seen_whole_or_not_at_all(shop: Shop) -> None:
+    """What one transaction moves from row to row adds up at every moment in the target, as in the table."""
+    shop.fill(1, 10)
+    shop.define()
+    end = threading.Event()
+
+    def move() -> None:
+        with psycopg.connect(shop.url) as con:
+            for i in itertools.count():
+                con.execute("UPDATE users SET price = price - 1 WHERE id = %s", (i % 5 + 1,))
+                con.execute("UPDATE users SET price = price + 1 WHERE id = %s", (i % 5 + 6,))
+                con.commit()
+                if end.is_set():
+                    return
+
+    [(total,)] = shop.execute("SELECT sum(price) FROM users")
+    with shop.running():
+        eventually(shop.same)
+        mover = threading.Thread(target=move)
+        mover.start()
+        seen = []
+        for _ in range(60):
+            seen += shop.execute("SELECT sum(price), max(price) FROM copy")
+            time.sleep(0.01)
+        end.set()
+        mover.join()
+        eventually(shop.same)
+    assert {s for s, _ in seen} == {total}
+    assert len({m for _, m in seen}) > 3, "the target was not seen to move"
+
+
+@pytest.mark.parametrize(("every", "lives"), [(0.1, True), (100, False)])
+def test_busy_reader_is_not_taken_for_dead(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, every: float, lives: bool
+) -> None:
+    """The control tells the server nothing while it is busy, and is cut off."""
+    monkeypatch.setattr("dropless.connectors.postgres.replication.TELL_S", every)
+    shop.define()
+    shop.run()
+    shop.execute(f"ALTER DATABASE {shop.url.rpartition('/')[2]} SET wal_sender_timeout = '600ms'")
+    stream = Replication(Secret(shop.url), 10, "source", "busy")
+    try:
+        stream.start(shop.slot, 0, shop.slot)
+        time.sleep(2)
+        if lives:
+            stream.tell(ask=True)
+            eventually(lambda: stream.receive(0.1) is not None)
+        else:
+            with pytest.raises(ConnectorError):
+                for _ in range(50):
+                    stream.receive(0.1)
+    finally:
+        stream.close()
 
 
 def events(shop: Shop, **changes: Any) -> dict[str, Any]:

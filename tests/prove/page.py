@@ -37,6 +37,8 @@ NOT_PROMISED = (
     "two versions of one.",
     "Sources that change what was committed. A changed file is reported and left alone (L1). A log along a column does "
     "not see rows that appear later with a smaller value.",
+    "Snapshots of followed tables. The kills of `postgres changes` are in the stream; a snapshot that is killed "
+    "half-way has tests of its own.",
     "The loss of the folder `.dropless`. It holds the ledger, and epochs that are committed and not yet published.",
     "A database server that loses what it said was committed. Power cuts are played on the files that dropless itself "
     "writes; SQLite, DuckDB and PostgreSQL are trusted with theirs.",
