@@ -114,8 +114,9 @@ class Shop:
     def same(self) -> bool:
         """Whether target and table agree, row by row and in the sums."""
         sums = "SELECT n, count(*), sum(price) FROM users GROUP BY n ORDER BY n"
-        if self.execute("SELECT to_regclass('copy')") == [(None,)]:
-            return not self.rows()
+        made = self.execute("SELECT to_regclass('copy') IS NOT NULL, to_regclass('sums') IS NOT NULL")
+        if made != [(True, True)]:
+            return made == [(False, False)] and not self.rows()
         return self.rows() == self.rows("copy") and self.execute(sums) == self.execute("SELECT * FROM sums ORDER BY n")
 
     def slot_facts(self) -> dict[str, Any]:
