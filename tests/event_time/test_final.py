@@ -208,3 +208,40 @@ def test_check_says_when_windows_are_given_out_and_what_replay_can_do(tmp_path: 
     said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
     assert "windows of sliding: early results" in said
     assert "until 7 days of event time" in said
+
+
+def _sessions(shop: Shop, everything: bool) -> Rows:
+    """Sessions that have ended by the last watermark, or all."""
+    seen = [at for rows in shop.files for *_, at in rows if at is not None and at.year < 2100]
+    mark = "9999" if everything else text(max(seen) - LATENESS)
+    visits = expected(shop.files)[1]
+    return Counter({row: n for row, n in visits.items() if row[2] <= mark})
+
+
+@pytest.mark.parametrize("settings", WAYS)
+def test_sessions_are_given_out_once_when_they_have_ended(settings: str, tmp_path: Path) -> None:
+    visits = """  visits: |
+    SELECT who, window_start, window_end, count(*) AS n
+    FROM session(clicks, at, INTERVAL 30 SECOND, who) GROUP BY ALL
+  rows: SELECT id, window_end FROM session(clicks, at, INTERVAL 30 SECOND, who)
+"""
+    sinks = """  visits: {from: visits, ndjson: {path: visits}, mode: append}
+  rows: {from: rows, ndjson: {path: rows}, mode: append}
+"""
+    shop = Shop(tmp_path, settings, transforms=visits, sinks=sinks, files=clicks(2))
+    files = shop.files
+    shop.files = files[:2]
+    ran(shop.write())
+    assert appended(shop, "visits") == _sessions(shop, False)
+    shop.files = files
+    ran(shop.write())
+    assert appended(shop, "visits") == _sessions(shop, False)
+    assert sum(appended(shop, "rows").values()) == sum(row[3] * n for row, n in _sessions(shop, False).items())
+    with Ledger.open(tmp_path) as ledger:
+        for number in (1, 2):
+            for path in ledger.run_report("clicks", number)["paths"]:
+                assert path["read"] + path["released"] == sum(path["fates"].values()) + path["held"]  # L6
+    assert shop.process("verify") == 0
+    ran(shop, Options(close_windows=True))
+    assert appended(shop, "visits") == _sessions(shop, True)
+    assert {k[0] for k in shop.letters()} == {"contract", "late:visits", "late:rows"}

@@ -116,6 +116,8 @@ class _Step:
                 return self._joined(o)
             case ir.Aggregate():
                 return self._aggregate(o)
+            case ir.Session():
+                return self._session(o)
             case ir.Union() | ir.Meet():
                 return self._union()
             case ir.Keyed() | ir.Unnest():
@@ -173,6 +175,11 @@ class _Step:
             read = [c for c in (call.argument, call.filter) if c is not None]
             columns[call.name] = self._named(0, read, "aggregate")
         return ColumnLineage(columns, self._rows(self._named(0, o.keys, "group key")))
+
+    def _session(self, o: ir.Session) -> ColumnLineage:
+        times = self._named(0, [o.time], "expression")
+        columns = {n: self.inputs[0].columns.get(n, times) for n in self.names}
+        return ColumnLineage(columns, self._rows(self._named(0, o.by, "group key")))
 
     def _union(self) -> ColumnLineage:
         columns = {}

@@ -24,6 +24,7 @@ from dropless.plan.ir import (
     Plan,
     Project,
     Scan,
+    Session,
     Unique,
     Unnest,
 )
@@ -86,6 +87,8 @@ def state(operator: Operator) -> str | None:
         case Keyed():
             keys = operator.keys[0] if operator.keys else ()
             return f"all input rows by {', '.join(keys)}" if keys else "all input rows, computed anew as a whole"
+        case Session():
+            return "the rows of sessions that have not ended"
         case Distinct():
             return "every distinct row"
         case Unique():
@@ -152,6 +155,8 @@ def settings(operator: Operator) -> dict[str, Any]:
             return {"sql": operator.sql}
         case Unnest():
             return {"sql": operator.sql}
+        case Session():
+            return {"time": operator.time, "gap": f"{operator.gap / 1e6:g} s", "by": list(operator.by)}
         case Late():
             return {"time": operator.time}
         case Last():

@@ -180,6 +180,18 @@ class Aggregate(Operator):
 
 
 @dataclass(frozen=True)
+class Session(Operator):
+    """Stateful. Rows with begin and end of their session, as two more columns, once it has ended; held until then.
+
+    Rows of the same `by` are in one session where they are no further apart than `gap` (microseconds) by `time`.
+    """
+
+    time: str = ""
+    gap: int = 0
+    by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Distinct(Operator):
     """Stateful.
 
@@ -248,7 +260,7 @@ class Deliver(Operator):
     sink_key: tuple[str, ...] = ()
 
 
-STATEFUL = (Unique, Join, Aggregate, Distinct, Meet, Keyed, Last, Collect)
+STATEFUL = (Unique, Join, Aggregate, Session, Distinct, Meet, Keyed, Last, Collect)
 ROWWISE = (Filter, Project, Apply, Check, Late, Unnest, Lookup, Union)
 
 

@@ -244,8 +244,26 @@ def _spelled(call: Windowing, rel: Rel, node: exp.Expr, env: Env) -> Windowing:
 
 
 def _sessions(call: Windowing, rel: Rel, node: exp.Expr, env: Env, hint: str) -> Rel:
+    timed = rel.column(call.time).time and rel.changes == "append-only"
     kind = "TIMESTAMP WITH TIME ZONE" if rel.column(call.time).type == "TIMESTAMP WITH TIME ZONE" else "TIMESTAMP"
     name = env.draft.name(hint, "session")
+    if timed and env.final:
+        if rel.fans_out:
+            said = "session(...) given out once is not planned over rows of which a record can have several"
+            raise env.refuse(
+                "plan.unsupported", said, node, "take emit: early, or make sessions before the rows fan out"
+            )
+        return env.draft.add(
+            ir.Session,
+            name,
+            [rel],
+            [*rel.columns, column("window_start", kind), replace(column("window_end", kind), closes=0)],
+            relation=env.relation,
+            where=env.text.at(node),
+            time=call.time,
+            gap=call.size,
+            by=call.partition,
+        )
     found = env.draft.add(
         ir.Keyed,
         name,

@@ -22,6 +22,7 @@ from dropless.plan.ir import (
     Operator,
     Plan,
     Scan,
+    Session,
     Unique,
 )
 
@@ -59,6 +60,8 @@ def layout(operator: Operator, plan: Plan) -> tuple[Part, ...]:
         case Keyed():
             parts = tuple(_rows_part(f"in{i}", operator, name, plan) for i, name in enumerate(operator.inputs))
             return parts if any(operator.keys) else (*parts, Part("begun", (("yes", "BOOLEAN"),), "grow"))
+        case Session():
+            return (Part("in0", (*rows(plan, operator.inputs[0]), WEIGHT), "weighted"),)
         case Distinct():
             columns = visible(plan, operator.inputs[0])
             if updating(operator, 0, plan):

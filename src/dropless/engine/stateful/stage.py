@@ -26,6 +26,7 @@ from dropless.engine.stateful.keyed import KeyedExecutor
 from dropless.engine.stateful.last import LastExecutor
 from dropless.engine.stateful.layout import replaced
 from dropless.engine.stateful.meet import MeetExecutor
+from dropless.engine.stateful.session import SessionExecutor
 from dropless.engine.stateful.unique import UniqueExecutor
 from dropless.errors import ConnectorError, DataRefused, problem
 from dropless.ledger.records import OperatorCount, StateFile, Verdict
@@ -41,6 +42,7 @@ from dropless.plan.ir import (
     Meet,
     Operator,
     Plan,
+    Session,
     Unique,
 )
 
@@ -57,6 +59,7 @@ EXECUTORS: dict[type[Operator], type[Executor[Any]]] = {
     Join: JoinExecutor,
     Keyed: KeyedExecutor,
     Last: LastExecutor,
+    Session: SessionExecutor,
     Meet: MeetExecutor,
     Unique: UniqueExecutor,
 }
