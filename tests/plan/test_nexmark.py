@@ -92,6 +92,15 @@ PLANNED: dict[str, tuple[str, Sink, list[type[ir.Operator]]]] = {
         ("q", "upsert", ("day",)),
         [ir.Project, ir.Aggregate],
     ),
+    "q16": (
+        """SELECT channel, CAST(ts AS DATE) AS day, max(strftime(ts, '%H:%M')) AS minute, count(*) AS total,
+               count(*) FILTER (WHERE price < 10000) AS low, count(DISTINCT bidder) AS bidders,
+               count(DISTINCT bidder) FILTER (WHERE price >= 1000000) AS high_bidders, count(DISTINCT auction) AS auctions,
+               count(DISTINCT auction) FILTER (WHERE price < 10000) AS low_auctions
+           FROM bid GROUP BY channel, day""",
+        ("q", "upsert", ("channel", "day")),
+        [ir.Project, ir.Aggregate],
+    ),
     "q17": (
         "SELECT auction, CAST(ts AS DATE) AS day, min(price) AS lo, avg(price) AS mean, sum(price) AS total FROM bid GROUP BY auction, day",
         ("q", "upsert", ("auction", "day")),
