@@ -368,7 +368,9 @@ def placed(project: Project, schema: str, root: Path) -> Project:
     sinks = {name: _placed(sink, schema) for name, sink in project.spec.sinks.items()}
     sources = {name: followed.placed(source, schema) for name, source in project.spec.sources.items()}
     name = f"{project.spec.name}-{schema}"
-    return replace(project, spec=replace(project.spec, name=name, folder=root, sources=sources, sinks=sinks))
+    return replace(
+        project, spec=replace(project.spec, name=name, folder=root, ledger=None, sources=sources, sinks=sinks)
+    )
 
 
 def _placed(sink: SinkSpec, schema: str) -> SinkSpec:

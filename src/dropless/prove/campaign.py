@@ -134,7 +134,7 @@ def prepare(project: Project, home: Path, seed: int, options: Options) -> Scratc
     first = targets.schema_name(token, 0)
     sinks = {n: targets.rerouted(project, n, first, options.target_url) for n in project.spec.sinks}
     originals = {n: found for n in sinks if (found := targets.definition_of(project, n, sinks[n]))}
-    spec = replace(project.spec, folder=template, sources=taken.sources, sinks=sinks)
+    spec = replace(project.spec, folder=template, ledger=None, sources=taken.sources, sinks=sinks)
     copied = replace(project, spec=spec)
     taken.bytes = sample.measure(copied)
     settings = _cut(project.spec.settings, taken.bytes)
@@ -142,13 +142,15 @@ def prepare(project: Project, home: Path, seed: int, options: Options) -> Scratc
     targets.prepare_files(copied, template, originals)
     mended = copied
     if options.mended is not None:
-        mended = replace(options.mended, spec=replace(options.mended.spec, folder=template, sources=taken.sources,
-                         sinks=sinks, settings=settings))  # fmt: skip
+        mended = replace(options.mended, spec=replace(options.mended.spec, folder=template, ledger=None,
+                         sources=taken.sources, sinks=sinks, settings=settings))  # fmt: skip
     notes = [
         f'sink "{n}" writes to object storage; what was proven is the same sink on local files'
         for n, s in project.spec.sinks.items()
         if str(getattr(s.config, "path", "")).startswith("s3://")
     ]
+    if project.spec.ledger is not None:
+        notes.append("the ledger is in PostgreSQL; what was proven is the same pipeline with its ledger in a file")
     campaign = Campaign(copied, mended, home, template, token, originals, options.control, options.mutant)
     return Scratch(campaign, taken, notes)
 
