@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,14 +30,14 @@ transforms:
 sinks:
   out: {from: orders, ndjson: {path: out}, mode: append}
   totals: {from: totals, ndjson: {path: totals}, mode: overwrite}
-settings: {epoch_rows: 4, chunk_bytes: 20, workers: 1}
+settings: {epoch_rows: 4, chunk_bytes: 20, workers: 1, retry: 500ms}
 """
 ROWS = [{"id": n, "country": "AB"[n % 2]} for n in range(20)]
 
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
-    monkeypatch.setattr(retry, "time", SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setattr(retry, "FIRST_S", 0.01)
     folder = Folder(tmp_path)
     folder.define(DEFINITION)
     folder.put("a.csv", "id,country\n" + "".join(f"{r['id']},{r['country']}\n" for r in ROWS))
@@ -92,7 +91,7 @@ def test_outage_is_waited_out(shop: Folder, monkeypatch: pytest.MonkeyPatch, cls
     assert shop.letters() == []
     waits = [p.step for p in told if p.waits]
     assert 0 < len(waits) <= 3, "several chunks may meet one outage together"
-    assert "the shop does not answer (try 1 of 6, next in" in waits[0]
+    assert "the shop does not answer (try 1, next in" in waits[0]
 
 
 @pytest.mark.parametrize(("cls", "name"), [(TextReader, "read"), (NdjsonSink, "prepare"), (NdjsonSink, "commit")])
@@ -106,7 +105,7 @@ def test_outage_that_lasts_ends_the_run_and_the_next_goes_on(
 
         report = run(project)
     assert (report.status, report.exit_code) == ("failed", 4)
-    assert "given up after 6 tries" in report.problems[-1].message
+    assert "given up after" in report.problems[-1].message
     assert report.problems[-1].code == "source.unreachable"
     assert shop.letters() == []
     assert shop.run().exit_code == 0

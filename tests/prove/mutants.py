@@ -6,6 +6,7 @@ Every one must be found out by `prove`, or the law it breaks is not proven by it
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,15 +173,17 @@ def a_gated_run_publishes_as_it_goes() -> None:
 
 def an_outage_is_taken_for_done() -> None:
     """L13: a sink that does not answer counts as served."""
-    from dropless.engine import publish
+    from dropless.connect.api import CommitPermit
+    from dropless.engine.publish import Publisher
 
-    def once(call: Callable[[], Any], **_: Any) -> Any:
-        try:
-            return call()
-        except ConnectorError:
-            return None
+    def publish(self: Any, epoch: int, sink: str, token: bytes) -> bool:
+        permit = CommitPermit(self._project.name, epoch, self._generation, ledger=self._ledger.facts("", 0).ledger)
+        with suppress(ConnectorError):
+            self._sinks[sink].commit(token, permit)
+        self._ledger.mark_published(self._generation, self._project.name, epoch, sink)
+        return True
 
-    publish.with_retries = once  # type: ignore[assignment]
+    Publisher._publish = publish  # type: ignore[method-assign]
 
 
 MUTANTS = (

@@ -379,6 +379,9 @@ class Sink(ABC, Generic[C]):
     delivery: ClassVar[Literal["transactional", "idempotent", "at-least-once"]]
     modes: ClassVar[frozenset[str]]
     config_type: ClassVar[type]
+    away: bool = False
+    """Set by the engine before an epoch begins, while the target does not answer: `audit` and `write` then go by what
+    was last known of it and ask nothing, where anything is known, so that the epoch can be staged and wait."""
     tells_epochs: ClassVar[bool] = False
     """Whether the target shows which epoch appended a row. Where it does not, `write` of an append sink also takes rows
     with `OP` -1: one row equal to it goes."""
@@ -428,6 +431,10 @@ class Sink(ABC, Generic[C]):
     @abstractmethod
     def abort(self, epoch: int) -> None:
         """Nothing of the epoch is left after this."""
+
+    def weigh(self, token: bytes) -> int:
+        """Returns the bytes that a prepared epoch takes until it is committed; 0 where that is not known."""
+        return 0
 
     def inspect(self) -> Inspector | None:
         """Returns what reads the target for a comparison; None where the connector has no such thing."""

@@ -121,6 +121,33 @@ def check_retracted(sink: str, asked: int, went: int) -> None:
         raise ConnectorError(problem("sink.rows_missing", text, hint=hint))
 
 
+class Remembered:
+    """What a sink last knew of its target, in a file of its staging folder, for while the target is away."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "target.json"
+        self._last: bytes | None = None
+
+    def put(self, value: Any) -> None:
+        """The value can be had by `get` after this, also in another process. Does nothing where it cannot be kept."""
+        text = orjson.dumps(value)
+        if text == self._last:
+            return
+        with suppress(OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            part = self._file.with_suffix(f".{secrets.token_hex(4)}.part")
+            part.write_bytes(text)
+            part.rename(self._file)
+            self._last = text
+
+    def get(self) -> Any:
+        """The value put last; None where there is none."""
+        try:
+            return orjson.loads(self._file.read_bytes())
+        except (OSError, orjson.JSONDecodeError):
+            return None
+
+
 @dataclass
 class _Open:
     replaces: Replaces
@@ -195,6 +222,14 @@ class Stage:
             said["rows"],
             Replaces(said["everything"], tuple(tuple(p) for p in said["partitions"])),
         )
+
+    def weigh(self, token: bytes) -> int:
+        """The bytes of the token's files."""
+        sizes = 0
+        for path in self.load(token).files:
+            with suppress(FileNotFoundError):
+                sizes += path.stat().st_size
+        return sizes
 
     def require(self, staged: Staged) -> None:
         """Raises `sink.lost` where a file of a committed, unpublished epoch is gone: its rows exist nowhere else."""

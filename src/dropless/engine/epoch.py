@@ -14,6 +14,7 @@ import pyarrow as pa
 from dropless.connect.api import NOTHING, Replaces
 from dropless.engine import drift
 from dropless.engine.again import places_of_letters
+from dropless.engine.breaker import noted
 from dropless.engine.conserve import Tally
 from dropless.engine.failpoint import reach
 from dropless.engine.flow import Flow
@@ -72,9 +73,12 @@ class EpochWork:
         self._low: list[Low] = []
         if tools.setup.timeline is not None:
             tools.setup.timeline.begin()
-        self.edges = Edges(tools.plan, tools.sinks, tools.stage.feed, tools.setup.split_sources, tools.stage.settled)
+        self.edges = Edges(
+            tools.plan, tools.sinks, tools.stage.feed, tools.setup.split_sources, tools.stage.settled, tools.breakers
+        )
         self._collected = {d.sink: d.inputs[0] for d in self._delivers() if self._collect(d) is not None}
         for name, sink in tools.sinks.items():
+            sink.away = name in tools.breakers and tools.breakers[name].away
             if name not in self._collected:
                 sink.begin(number, Replaces(everything=True) if resets else NOTHING)
                 self.edges.given.begin(name)
@@ -317,7 +321,8 @@ class EpochWork:
             if name in self._collected and not last:
                 continue
             reach("sink.prepare", name)
-            tokens[name] = sink.prepare(self.number)
+            with noted(self.tools.breakers, name):
+                tokens[name] = sink.prepare(self.number)
         return tokens
 
     def _epoch(

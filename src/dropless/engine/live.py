@@ -14,7 +14,7 @@ from typing import Any
 from dropless.connect.api import Chunk, Source, SplitReader
 from dropless.engine.failpoint import reach
 from dropless.engine.reading import Backlog, Mark, Open, Pending, ranges_of
-from dropless.engine.retry import Backoff
+from dropless.engine.retry import Backoff, Policy
 from dropless.engine.timeline import Live
 from dropless.errors import ConnectorError, Problem
 from dropless.ledger.records import Range, SplitFact
@@ -74,7 +74,7 @@ class LiveCursor:
 
     def ready(self) -> bool:
         """Waits until there is a record to read; False where the run is to end. Nothing of an epoch is begun yet."""
-        backoff = Backoff(tell=self.tell)
+        backoff = Backoff(Policy(budget=None, stop=self.stop), self.tell)
         while not self.stop.is_set():
             try:
                 self._look()

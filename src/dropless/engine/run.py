@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from threading import Event
@@ -25,7 +25,7 @@ from dropless.engine.project import Project, contract_texts, evolved
 from dropless.engine.publish import Publisher
 from dropless.engine.reading import Backlog, Cursor, Pending, Selection, committed_splits, survey
 from dropless.engine.report import WAITING, Progress, RunReport
-from dropless.engine.retry import Backoff, with_retries
+from dropless.engine.retry import Backoff, Policy, with_retries
 from dropless.engine.timeline import NEVER, Ticket, Timeline
 from dropless.engine.tools import Tools, open_tools, split_time
 from dropless.engine.workers import process
@@ -119,6 +119,7 @@ class Runner:
         self.work: EpochWork | None = None
         self.sources: Mapping[str, Source[Any]] = {}
         self.timeline: Timeline | None = None
+        self.policy = Policy(project.spec.settings.retry_seconds, stop=options.stop)
 
     def execute(self) -> RunReport:
         recovered = recovery.recover(self.project, self.ledger, self.generation, give_up=self.options.full)
@@ -128,14 +129,15 @@ class Runner:
         tools = open_tools(self.project, self.ledger, started, options, self.stack, self.keeping)
         run = recovered.run or self._begin(started, tools)
         publisher = self.stack.enter_context(
-            Publisher(self.project, self.ledger, self.generation, tools.sinks, self._waiting)
+            Publisher(self.project, self.ledger, self.generation, tools.sinks, self._waiting, self.policy)
         )
-        publisher.catch_up()
+        tools.breakers = publisher.breakers
+        live = self._goes_on(run, tools)
+        publisher.resume(goes_on=live)
         pinned = recovered.run is not None and bool(self.ledger.epochs(self.project.name, run=run.id, limit=1))
         self.run = run.id
         tools.load_tables(self.ledger, run, pinned=pinned, tell=self._waiting)
         self.sources, self.timeline = tools.sources, tools.setup.timeline
-        live = self._goes_on(run, tools)
         backlog = Backlog() if live else self._survey(tools)
         cursor = self._live(tools) if live else Cursor(tools.sources, backlog.pending)
         self.stack.callback(cursor.close)
@@ -225,7 +227,7 @@ class Runner:
                 continue
             source = tools.sources[name]
             source.known, source.anew = committed_splits(name, committed), self.options.full
-            splits = with_retries(source.splits, tell=self._waiting)
+            splits = with_retries(source.splits, policy=self.policy, tell=self._waiting)
             numbers = self.ledger.number_splits(self.project.name, [(name, s.id) for s in splits])
             tools.setup.split_sources.update({n: s for (s, _), n in numbers.items()})
             tools.split_names.update({n: i for (_, i), n in numbers.items()})
@@ -234,7 +236,7 @@ class Runner:
                 return [r for _, _, r in self.ledger.ranges(self.project.name, owner, split)]
 
             look = partial(survey, name, source, splits, progress, facts, numbers, ranges)
-            surveyed = with_retries(look, tell=self._waiting)
+            surveyed = with_retries(look, policy=self.policy, tell=self._waiting)
             chosen = [p for p in surveyed.pending if self.options.selection.takes(p.split, split_time)]
             backlog.pending += chosen
             backlog.changed += surveyed.changed
@@ -299,7 +301,8 @@ class Runner:
         An outage of a source, a sink or a function is waited out, and the epoch begun again from the offsets it began
         with: nothing of it is durable before its commit point (L2, L13).
         """
-        backoff = Backoff(tell=self._waiting)
+        live = isinstance(cursor, LiveCursor)
+        backoff = Backoff(replace(self.policy, budget=None) if live else self.policy, self._waiting)
         mark, before = cursor.mark(), (self.records, self.bytes_done)
         while True:
             self.work = None
@@ -311,6 +314,8 @@ class Runner:
                 if not isinstance(error, ConnectorError) or not error.retryable:
                     raise
                 backoff.wait(error)
+                if self.options.stop.is_set():
+                    raise
             cursor.rewind(mark)
             self.records, self.bytes_done = before
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dropless.connect.api import Sink, Source, Split
 from dropless.engine import session
 from dropless.engine.again import Again
+from dropless.engine.breaker import Breaker
 from dropless.engine.lateness import Clock
 from dropless.engine.project import Project, contract_texts
 from dropless.engine.retry import Tell
@@ -53,6 +54,8 @@ class Tools:
     split_names: dict[int, str]
     plan_digest: str
     unknown: dict[str, set[str]] = field(default_factory=dict)
+    breakers: Mapping[str, Breaker] = field(default_factory=dict)
+    """The circuits of the sinks, where a publisher keeps them."""
 
     def load_tables(self, ledger: Ledger, run: Run, *, pinned: bool, tell: Tell | None = None) -> None:
         """Reads the table sources, or the snapshots this run began with where `pinned`."""

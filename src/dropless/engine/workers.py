@@ -20,6 +20,7 @@ from dropless.connect.api import AT, OP, POSITION_BITS, Chunk, Sink, Source
 from dropless.contract.model import Contract
 from dropless.engine import session
 from dropless.engine.again import Again
+from dropless.engine.breaker import Breaker, noted
 from dropless.engine.failpoint import reach
 from dropless.engine.given import Given
 from dropless.engine.intake import EventTimeRule, Intake, Taken
@@ -202,8 +203,10 @@ class Edges:
         feed: Callable[[str, int, pa.Table], None],
         sources: Mapping[int, str],
         settled: Callable[[str], np.ndarray],
+        breakers: Mapping[str, Breaker],
     ) -> None:
         self._settled = settled
+        self._breakers = breakers
         self._plan = plan
         self._sinks = sinks
         self._feed = feed
@@ -228,6 +231,10 @@ class Edges:
         """Writes rows to the sink, without the hidden columns; those it would refuse become letters."""
         if not rows.num_rows:
             return Delivered(0, 0)
+        with noted(self._breakers, operator.sink):
+            return self._deliver(operator, epoch, rows, lane, fetch)
+
+    def _deliver(self, operator: Deliver, epoch: int, rows: pa.Table, lane: int, fetch: Fetch) -> Delivered:
         sink = self._sinks[operator.sink]
         visible = [f.name for f in operator.columns]
         bare = rows.select([*visible, OP] if OP in rows.column_names else visible)

@@ -200,12 +200,18 @@ def kept_files(con: Connection, pipeline: str) -> set[str]:
     return kept | {path for (path,) in letters}
 
 
-def facts(con: Connection, pipeline: str, generation: int, sinks: Sequence[str]) -> Facts:
-    """Epochs with an unsettled part only: all others are as if they had never been, to every decision."""
+def facts(con: Connection, pipeline: str, generation: int, sinks: Sequence[str], until: int | None = None) -> Facts:
+    """Epochs with an unsettled part only: all others are as if they had never been, to every decision.
+
+    With `until` only those up to it, and of these sinks: what a decision about that epoch of theirs depends on.
+    """
+    only = ""
+    if until is not None:
+        only = f" AND e.number <= {int(until)} AND t.sink IN ({', '.join('?' for _ in sinks)})"
     rows = con.execute(
         "SELECT e.number, e.run, e.status, t.sink, t.token, t.parked FROM tokens t JOIN epochs e ON e.id = t.epoch"
-        " WHERE e.pipeline = ? AND t.published IS NULL AND t.forgotten IS NULL ORDER BY e.number, t.sink",
-        (pipeline,),
+        f" WHERE e.pipeline = ? AND t.published IS NULL AND t.forgotten IS NULL{only} ORDER BY e.number, t.sink",
+        (pipeline, *(sinks if until is not None else ())),
     ).fetchall()
     epochs: dict[int, EpochFact] = {}
     for number, run, status, sink, token, parked in rows:

@@ -155,7 +155,15 @@ ALTER TABLE epochs ADD COLUMN times TEXT;
 """
 # How far event time had come with an epoch: the offsets of time.
 
-MIGRATIONS = (_V1, _V2, _V3, _V4, _V5, _V6)
+_V7 = """
+CREATE TABLE circuits (
+  pipeline TEXT NOT NULL, target TEXT NOT NULL, state TEXT NOT NULL, failures INTEGER NOT NULL, error TEXT NOT NULL,
+  since TEXT NOT NULL, PRIMARY KEY (pipeline, target)
+) STRICT, WITHOUT ROWID;
+"""
+# What a running process says of its targets; nothing is decided by it.
+
+MIGRATIONS = (_V1, _V2, _V3, _V4, _V5, _V6, _V7)
 """MIGRATIONS[i] turns version i into version i + 1."""
 VERSION = len(MIGRATIONS)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from dropless.errors import ConnectorError, LedgerCorrupt, problem
-from dropless.ledger import commit, derive, report, states, undoing
+from dropless.ledger import commit, derive, report, service, states, undoing
 from dropless.ledger.database import Connection, Database, Locks, translated
 from dropless.ledger.locks import FileLocks
 from dropless.ledger.ownership import Owner, Ownership, check_current
@@ -346,10 +346,28 @@ class Ledger:
         with self.database.write(pipeline) as con:
             derive.set_token(con, pipeline, epoch, sink, "forgotten", self._clock())
 
-    def facts(self, pipeline: str, generation: int, sinks: Sequence[str] = ()) -> Facts:
-        """What `protocol.decide` decides on, as of one instant."""
+    def facts(self, pipeline: str, generation: int, sinks: Sequence[str] = (), until: int | None = None) -> Facts:
+        """What `protocol.decide` decides on, as of one instant; with `until` what publishing that epoch depends on."""
         with self.database.read() as con:
-            return derive.facts(con, pipeline, generation, sinks)
+            return derive.facts(con, pipeline, generation, sinks, until)
+
+    # Circuits
+
+    def tell_circuit(self, pipeline: str, target: str, state: str, failures: int, error: str) -> None:
+        """The circuit of a target is in this state since now, for others to see."""
+        with self.database.write() as con:
+            service.tell_circuit(con, pipeline, target, state, failures, error, self._clock())
+
+    def clear_circuits(self, pipeline: str) -> None:
+        """No circuit is known of any more: who told of them is gone."""
+        if self.circuits(pipeline):
+            with self.database.write() as con:
+                con.execute("DELETE FROM circuits WHERE pipeline = ?", (pipeline,))
+
+    def circuits(self, pipeline: str) -> dict[str, dict[str, Any]]:
+        """Of each target that was met failing, the state its circuit was last in."""
+        with self.database.read() as con:
+            return service.circuits(con, pipeline)
 
     # State
 

@@ -118,6 +118,17 @@ class Settings:
     epoch_rows: int = setting("Records after which an epoch is closed.", default=1_000_000, minimum=1)
     chunk_bytes: int = setting("Input bytes that are decoded at once.", default=8 << 20, minimum=1, size=True)
     memory_mib: int = setting("Memory a run keeps to, in MiB.", default=512, minimum=64)
+    retry: str = setting(
+        "How long an outage is retried before a run that has an end gives up; a run without an end waits on.",
+        default="1m",
+        example="10m",
+    )
+    spill: int = setting(
+        "Bytes that may wait, staged, for a sink that is slow or away; then reading waits too.",
+        default=1 << 30,
+        minimum=1,
+        size=True,
+    )
     latency: str = setting(
         "How long a record of an unbounded source may be on its way; an epoch takes half of it.",
         default="1s",
@@ -125,12 +136,17 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        if not parse_duration(self.latency):
-            raise ValueError(f'"latency" is "{self.latency}", expected a duration such as 200ms or 2s')
+        for name, example in (("latency", "200ms or 2s"), ("retry", "30s or 10m")):
+            if not parse_duration(getattr(self, name)):
+                raise ValueError(f'"{name}" is "{getattr(self, name)}", expected a duration such as {example}')
 
     @property
     def latency_seconds(self) -> float:
         return parse_duration(self.latency) or 0.0
+
+    @property
+    def retry_seconds(self) -> float:
+        return parse_duration(self.retry) or 0.0
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import duckdb
@@ -16,7 +16,7 @@ from dropless.connect.api import NOTHING, OP, CommitPermit, Refusal, Replaces, S
 from dropless.connect.cast import quote
 from dropless.connect.config import field
 from dropless.connect.inspect import Inspector
-from dropless.connect.staging import Stage, Staged, check_retracted, disk_errors, sync_folder
+from dropless.connect.staging import Remembered, Stage, Staged, check_retracted, disk_errors, sync_folder
 from dropless.connect.target import (
     Check,
     Growth,
@@ -58,6 +58,7 @@ class DuckDBSink(Sink[DuckDBSinkConfig]):
         self._path = context.folder / config.path
         self._unsynced = False  # The file was made and its name may not survive a power cut yet.
         self._stage = Stage(context.name, context.staging)
+        self._remembered = Remembered(context.staging)
         schema, _, table = config.table.rpartition(".")
         self._schema = schema or "main"
         self._table = table
@@ -120,6 +121,9 @@ class DuckDBSink(Sink[DuckDBSinkConfig]):
     def abort(self, epoch: int) -> None:
         self._stage.abort(epoch)
 
+    def weigh(self, token: bytes) -> int:
+        return self._stage.weigh(token)
+
     def forget(self, token: bytes) -> None:
         self._stage.forget(token)
 
@@ -151,8 +155,12 @@ class DuckDBSink(Sink[DuckDBSinkConfig]):
         self._seen = self._state()
         if not self._path.exists():
             return []
-        with opened(self._path, True, self.config.lock_timeout, self._who) as con:
-            target = self._columns(con)
+        if self.away and (known := self._remembered.get()) is not None:
+            target = [TargetColumn(**column) for column in known]
+        else:
+            with opened(self._path, True, self.config.lock_timeout, self._who) as con:
+                target = self._columns(con)
+            self._remembered.put([asdict(column) for column in target])
         if not target:
             return []
         return target_checks(self.context.columns, self._match(target))

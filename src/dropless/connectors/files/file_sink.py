@@ -190,6 +190,9 @@ class FileSink(Sink[F], Generic[F]):
                 lane.discard()
             self._target.abort(epoch)
 
+    def weigh(self, token: bytes) -> int:
+        return sum(f.size for f in Token.unpack(token).files)
+
     def forget(self, token: bytes) -> None:
         with self._errors():
             self._target.forget(Token.unpack(token).files)

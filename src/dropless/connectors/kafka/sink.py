@@ -12,7 +12,7 @@ from dropless.connect import marker
 from dropless.connect.api import NOTHING, OP, CommitPermit, Refusal, Replaces, Sink, SinkContext
 from dropless.connect.config import field
 from dropless.connect.inspect import Inspector
-from dropless.connect.staging import Stage, Staged
+from dropless.connect.staging import Remembered, Stage, Staged
 from dropless.connectors.files.ndjson_sink import not_finite
 from dropless.connectors.kafka.inspect import KafkaInspector
 from dropless.connectors.kafka.render import Renderer
@@ -65,6 +65,7 @@ class KafkaSink(Sink[KafkaSinkConfig]):
         super().__init__(config, context)
         self.who = f'sink "{context.name}"'
         self._stage = Stage(context.name, context.staging)
+        self._remembered = Remembered(context.staging)
         self._upsert = context.mode == "upsert"
         self._renderer = Renderer(
             context.name, context.columns, context.key if self._upsert else config.key_by, self._upsert
@@ -111,7 +112,9 @@ class KafkaSink(Sink[KafkaSinkConfig]):
     def _message_limit(self) -> int:
         with self._lock:
             if self._limit is None:
-                self._limit = self._target().message_limit()
+                known = self._remembered.get() if self.away else None
+                self._limit = int(known) if known is not None else self._target().message_limit()
+                self._remembered.put(self._limit)
             return self._limit
 
     def begin(self, epoch: int, replaces: Replaces = NOTHING) -> None:
@@ -196,6 +199,9 @@ class KafkaSink(Sink[KafkaSinkConfig]):
             self.context.columns,
             self._upsert,
         )
+
+    def weigh(self, token: bytes) -> int:
+        return self._stage.weigh(token)
 
     def forget(self, token: bytes) -> None:
         self._stage.forget(token)

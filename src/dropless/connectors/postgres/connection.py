@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 _OUTAGE = ("08", "57P01", "57P02", "57P03", "57P05", "53300", "53200", "58")
 _LOCKED = ("55P03", "40P01", "40001")
 _FULL = ("53100",)
-_CONNECT_REFUSALS = ("authentication failed", "does not exist", "pg_hba.conf", "no password supplied", "not permitted")
+_UNAUTHORIZED = ("28",)
+_CONNECT_REFUSALS = ("does not exist", "pg_hba.conf", "not permitted")
+_UNAUTHORIZED_WORDS = ("authentication failed", "no password supplied")
 
 
 def split_name(table: str) -> tuple[str | None, str]:
@@ -71,8 +73,12 @@ def mapped(who: str, url: Secret) -> Iterator[None]:
         state = e.sqlstate
         if state is None and isinstance(e, psycopg.OperationalError):
             refused = any(words in str(e) for words in _CONNECT_REFUSALS)
-            state = "" if refused else "08000"
+            unauthorized = any(words in str(e) for words in _UNAUTHORIZED_WORDS)
+            state = "28000" if unauthorized else "" if refused else "08000"
         state = state or ""
+        if state.startswith(_UNAUTHORIZED):
+            # Passwords are changed on both sides, seldom in one instant: the records wait meanwhile.
+            raise ConnectorError(problem(f"{family}.unauthorized", text), retryable=True) from None
         if state.startswith(_OUTAGE):
             raise ConnectorError(problem(f"{family}.unreachable", text), retryable=True) from None
         if state.startswith(_LOCKED):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from dropless.connect.api import NOTHING, OP, CommitPermit, Refusal, Replaces, S
 from dropless.connect.cast import quote
 from dropless.connect.config import Secret, field
 from dropless.connect.inspect import Inspector
-from dropless.connect.staging import Stage, Staged, check_retracted
+from dropless.connect.staging import Remembered, Stage, Staged, check_retracted
 from dropless.connect.target import Check, Growth, TargetColumn, check_widened, growth, match_columns, refusals
 from dropless.connectors.postgres.connection import opened, split_name
 from dropless.connectors.postgres.copytext import LINES, copyable, ends_copy, lane
@@ -62,6 +62,7 @@ class PostgresSink(Sink[PostgresSinkConfig]):
         super().__init__(config, context)
         self._who = f'sink "{context.name}"'
         self._stage = Stage(context.name, context.staging, lane)
+        self._remembered = Remembered(context.staging)
         self._schema, self._table = split_name(config.table)
         self._names = [f.name for f in context.columns]
         self._by = {"append": (), "upsert": context.key, "overwrite": self.partition_by}[context.mode]
@@ -129,6 +130,9 @@ class PostgresSink(Sink[PostgresSinkConfig]):
     def abort(self, epoch: int) -> None:
         self._stage.abort(epoch)
 
+    def weigh(self, token: bytes) -> int:
+        return self._stage.weigh(token)
+
     def forget(self, token: bytes) -> None:
         self._stage.forget(token)
 
@@ -162,12 +166,20 @@ class PostgresSink(Sink[PostgresSinkConfig]):
         """The target's columns, looked up once an epoch, or those that the table will have."""
         with self._lock:
             if self._target is None:
-                with self._opened() as con:
-                    found = self._columns(con)
+                found = self._found()
                 target = self._match(found) if found else made_columns(self.context.columns)
                 self._checks = checks_of(self.context.columns, target)
                 self._target = target
             return self._target
+
+    def _found(self) -> list[TargetColumn]:
+        """The table's columns as they are now; while the database is away, as they were last seen."""
+        if self.away and (known := self._remembered.get()) is not None:
+            return [TargetColumn(**column) for column in known]
+        with self._opened() as con:
+            found = self._columns(con)
+        self._remembered.put([asdict(column) for column in found])
+        return found
 
     def _match(self, target: Sequence[TargetColumn]) -> list[TargetColumn]:
         if self.context.evolves:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from dropless.connect.api import NOTHING, OP, CommitPermit, Refusal, Replaces, S
 from dropless.connect.cast import quote, session
 from dropless.connect.config import field
 from dropless.connect.inspect import Inspector
-from dropless.connect.staging import Stage, Staged, check_retracted, disk_errors, sync_folder
+from dropless.connect.staging import Remembered, Stage, Staged, check_retracted, disk_errors, sync_folder
 from dropless.connect.target import Check, Growth, TargetColumn, growth, match_columns, refusals
 from dropless.connectors.sqlite.files import opened
 from dropless.connectors.sqlite.inspect import SQLiteInspector, retract
@@ -54,6 +54,7 @@ class SQLiteSink(Sink[SQLiteSinkConfig]):
         self._path = context.folder / config.path
         self._unsynced = False  # The file was made and its name may not survive a power cut yet.
         self._stage = Stage(context.name, context.staging)
+        self._remembered = Remembered(context.staging)
         self._table = quote(config.table)
         self._who = f'sink "{context.name}"'
         self._names = [f.name for f in context.columns]
@@ -114,6 +115,9 @@ class SQLiteSink(Sink[SQLiteSinkConfig]):
     def abort(self, epoch: int) -> None:
         self._stage.abort(epoch)
 
+    def weigh(self, token: bytes) -> int:
+        return self._stage.weigh(token)
+
     def forget(self, token: bytes) -> None:
         self._stage.forget(token)
 
@@ -135,8 +139,12 @@ class SQLiteSink(Sink[SQLiteSinkConfig]):
     def _look(self) -> list[Check]:
         if not self._path.exists():
             return finite_checks(self.context.columns)
-        with opened(self._path, True, self.config.lock_timeout, self._who) as con:
-            target, strict = columns_of(con, self.config.table)
+        if self.away and (known := self._remembered.get()) is not None:
+            target, strict = [TargetColumn(**column) for column in known["columns"]], bool(known["strict"])
+        else:
+            with opened(self._path, True, self.config.lock_timeout, self._who) as con:
+                target, strict = columns_of(con, self.config.table)
+            self._remembered.put({"columns": [asdict(column) for column in target], "strict": strict})
         if not target:
             return finite_checks(self.context.columns)
         return checks_of(self.context.columns, self._match(target), strict)

@@ -18,6 +18,9 @@ name it. Check the name.""",
     "sink.unreachable": """The target does not answer: connection refused, server starting or shutting down, network
 gone.
 It is an outage, never a fault of a record, so it is tried again. Start the target or correct its address.""",
+    "sink.unauthorized": """The target does not accept the user or password it is given.
+Credentials expire and are renewed while a pipeline runs, so it is taken for an outage: tried again, and no record
+becomes a dead letter. Correct the address in the definition or the environment, or the password in the target.""",
     "sink.locked": """Another process or connection holds a lock that the commit needs, and held it longer than the
 sink waits.
 DuckDB allows one writing process per file and SQLite one writer at a time. It is tried again; close the other

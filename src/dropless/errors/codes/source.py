@@ -8,6 +8,9 @@ Correct `path`, or put the file back.""",
     "source.permission": """The process may not read what a source names.
 The operating system or the object store refused it. Grant read permission on the file and on every folder above
 it, or correct the keys.""",
+    "source.unauthorized": """The source does not accept the user or password it is given.
+Credentials expire and are renewed while a pipeline runs, so it is taken for an outage and tried again. Correct the
+address in the definition or the environment, or the password in the source.""",
     "source.unreachable": """A source could not be read just now: the network, the service or the disk failed.
 Nothing was lost and no record was refused; the run may be repeated as it is. If it lasts, look at the service the
 message names.""",
