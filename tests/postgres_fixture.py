@@ -128,6 +128,10 @@ class Cluster:
         shutil.rmtree(self._data)
         backup.rename(self._data)
 
+    def answers(self) -> bool:
+        """Whether the server was started and not stopped since."""
+        return self._process is not None
+
     def url(self, database: str = "postgres") -> str:
         return self._url(database, self.port)
 

@@ -17,7 +17,7 @@ from dropless.cli.output import number, print_json, table
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N")
 @guarded
 def runs(path: str, pipeline: str | None, as_json: bool, limit: int) -> None:
-    """List the runs, newest first.
+    """List the runs, newest first; with --json also the circuits of targets that a running one met failing.
 
     \b
     Example: dropless runs pipelines/orders.yaml --limit 5
@@ -26,11 +26,14 @@ def runs(path: str, pipeline: str | None, as_json: bool, limit: int) -> None:
     with ledger:
         found = ledger.runs(project.name, limit=limit)
         alive = ledger.owner(project.name) is not None
+        circuits = ledger.circuits(project.name)
     columns = ("run", "kind", "status", "started", "finished", "reason")
     rows = []
     for r in found:
         status = "interrupted" if r.status == "running" and not alive else r.status
         rows.append(dict(zip(columns, (r.id, r.kind, status, r.started, r.finished, r.reason), strict=True)))
+    for row in rows:
+        row["circuits"] = circuits if row["status"] in ("running", "interrupted") else {}
     if as_json:
         print_json(rows)
     else:

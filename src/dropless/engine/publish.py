@@ -113,7 +113,8 @@ class Publisher:
         again from time to time.
         """
         self._goes_on = goes_on
-        self._ledger.clear_circuits(self._project.name)
+        if not any(lane.breaker.away for lane in self._lanes.values()):
+            self._ledger.clear_circuits(self._project.name)
         left = self._ledger.unpublished(self._project.name)
         self._put([(p.epoch, p.sink, p.token) for p in left])
 
