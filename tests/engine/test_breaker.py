@@ -1,4 +1,4 @@
-"""A circuit opens after a few failures in a row, lets one call through when the wait is over, and closes when that works.
+"""A circuit opens after a few failures in a row, lets one call through after a wait, and closes when that works.
 
 Laws checked: L13.
 """
