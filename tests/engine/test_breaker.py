@@ -78,6 +78,16 @@ def test_circuit_without_a_budget_is_never_given_up(clock: Clock) -> None:
     assert circuit.exhausted() is None
 
 
+def test_outage_met_while_staging_gives_up_no_publishing(clock: Clock) -> None:
+    circuit, _ = breaker(clock, budget=5.0)
+    for _ in range(OPENS_AFTER):
+        with pytest.raises(ConnectorError), noted({"out": circuit}, "out"):
+            raise AWAY
+        clock.now += 100
+    assert circuit.away
+    assert circuit.exhausted() is None
+
+
 def test_refusal_does_not_count(clock: Clock) -> None:
     circuit, _ = breaker(clock)
     for error in (ConnectorError(problem("sink.refused", "no")), AWAY):

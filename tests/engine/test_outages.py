@@ -30,7 +30,7 @@ transforms:
 sinks:
   out: {from: orders, ndjson: {path: out}, mode: append}
   totals: {from: totals, ndjson: {path: totals}, mode: overwrite}
-settings: {epoch_rows: 4, chunk_bytes: 20, workers: 1, retry: 500ms}
+settings: {epoch_rows: 4, chunk_bytes: 20, workers: 1, retry: 2s}
 """
 ROWS = [{"id": n, "country": "AB"[n % 2]} for n in range(20)]
 

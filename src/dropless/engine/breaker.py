@@ -39,6 +39,8 @@ class Breaker:
     """When the first of these failures was."""
     next_try: float = 0.0
     error: ConnectorError | None = None
+    _over: bool = False
+    """Whether the next try, as of the last one to publish, would come after the budget."""
     _lock: Lock = field(default_factory=Lock, repr=False)
 
     @property
@@ -65,6 +67,8 @@ class Breaker:
             self.error = error
             seconds = self.policy.delay(self.failures, error)
             self.next_try = max(self.next_try, now + seconds)
+            if tells and self.policy.budget is not None:
+                self._over = self.next_try - self.since > self.policy.budget
         if self.tell is not None and tells:
             self.tell(f"{error.problems[0].message} (try {self.failures}, next in {seconds:.1f} s)")
         if self.failures >= OPENS_AFTER:
@@ -72,16 +76,16 @@ class Breaker:
 
     def succeeded(self) -> None:
         """A call worked."""
-        self.failures, self.next_try, self.error = 0, 0.0, None
+        self.failures, self.next_try, self.error, self._over = 0, 0.0, None, False
         self._turn("closed")
 
     def exhausted(self) -> ConnectorError | None:
         """The error to give up with, where it has failed for longer than the policy allows."""
         error = self.error
-        if error is None or self.policy.budget is None:
+        if error is None:
             return None
-        # As of the last failure, since nobody may have had a reason to try again; a try after the budget is none.
-        if self.next_try - self.since <= self.policy.budget:
+        # As of the last try to publish: since then nobody may have had a reason to, and staging says nothing of that.
+        if not self._over:
             return None
         return given_up(error, self.failures, self.clock() - self.since)
 
