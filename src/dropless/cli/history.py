@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from dropless.cli.common import alone, as_json, definition, guarded, open_ledger, which
@@ -28,7 +30,7 @@ def runs(path: str, pipeline: str | None, as_json: bool, limit: int) -> None:
         alive = ledger.owner(project.name) is not None
         circuits = ledger.circuits(project.name)
     columns = ("run", "kind", "status", "started", "finished", "reason")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for r in found:
         status = "interrupted" if r.status == "running" and not alive else r.status
         rows.append(dict(zip(columns, (r.id, r.kind, status, r.started, r.finished, r.reason), strict=True)))
