@@ -15,7 +15,7 @@ help:  ## Print this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # Everything is installed once; afterwards the commands work offline. What a user needs comes first and stands alone.
-.venv/.runtime: pyproject.toml constraints.txt
+.venv/.runtime: pyproject.toml constraints.txt hatch_build.py $(wildcard src/dropless/native/*.[ch])
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv \
 		|| $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'  # 25.1 is the first that knows --group.

@@ -20,11 +20,12 @@ ABOVE = BELOW_ENGINE | {"engine", "engineer", "observe", "prove", "verify"}
 
 ALLOWED = {
     "errors": frozenset(),
+    "native": frozenset(),
     "document": ERRORS,
     **dict.fromkeys(PURE - {"document"}, ERRORS | PURE),
     "connect": ERRORS | PURE,
     "ledger": ERRORS | PURE | {"connect"},
-    "connectors": ERRORS | {"connect"},
+    "connectors": ERRORS | {"connect", "native"},
     "engine": BELOW_ENGINE,
     "engineer": BELOW_ENGINE,
     "observe": BELOW_ENGINE,

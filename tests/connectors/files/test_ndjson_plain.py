@@ -1,8 +1,15 @@
-"""Plain lines read by column give what parsing them one by one gives, to the byte. Laws checked: L7, L9."""
+"""Plain lines read by column, with the compiled kernel or without, give what parsing them gives, to the byte.
+
+Laws checked: L7, L9.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +20,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from dropless import native
 from dropless.connect.api import Chunk, Decoded, Field, Offset, Record
 from dropless.connectors.files import ndjson_decode, ndjson_plain
 from dropless.connectors.files.ndjson_decode import NdjsonDecoder
@@ -62,12 +70,12 @@ def con() -> Iterator[Any]:
         yield made
 
 
-def both(con: Any, found: list[bytes], fields: tuple[Field, ...] = TYPED, drift: str = "ignore", **rename: str) -> Any:
-    """The lines read both ways, as a chunk and as records on their own."""
+def ways(con: Any, found: list[bytes], fields: tuple[Field, ...] = TYPED, drift: str = "ignore", **rename: str) -> Any:
+    """The lines read with the kernel, without it, and parsed; each as a chunk and as records on their own."""
     chunk = Chunk("x", Offset(0), Offset(0), b"\n".join(found))
     records = [Record(7 * i, line) for i, line in enumerate(found)]
-    for decoder in (NdjsonDecoder, OneByOne):
-        made = decoder(fields, rename, LIMIT, drift)
+    for decoder, library in ((NdjsonDecoder, native.library), (NdjsonDecoder, None), (OneByOne, None)):
+        made = decoder(fields, rename, LIMIT, drift, library)
         yield everything(made.decode(chunk, con)), everything(made.decode_records(records, con))
 
 
@@ -116,15 +124,17 @@ def alike(draw: Any) -> list[bytes]:
 @example(found=MIXED, drift="quarantine")
 @settings(max_examples=1000, deadline=None)
 def test_columns_say_what_parsing_says(con: Any, found: list[bytes], drift: str) -> None:
-    mine, parsed = both(con, found, drift=drift)
-    assert mine == parsed
+    kernel, columns, parsed = ways(con, found, drift=drift)
+    assert kernel == parsed
+    assert columns == parsed
 
 
 @given(found=alike())
 @settings(max_examples=200, deadline=None)
 def test_renamed_keys_say_what_parsing_says(con: Any, found: list[bytes]) -> None:
-    mine, parsed = both(con, found, extra="name", id="amount", näme="id", ok="undeclared")
-    assert mine == parsed
+    kernel, columns, parsed = ways(con, found, extra="name", id="amount", näme="id", ok="undeclared")
+    assert kernel == parsed
+    assert columns == parsed
 
 
 @given(found=alike(), size=st.sampled_from([1, 40, 90]))
@@ -135,8 +145,9 @@ def test_pieces_say_what_the_whole_says(con: Any, found: list[bytes], size: int)
         patch.setattr(ndjson_plain, "PIECE_BYTES", size)
         patch.setattr(ndjson_plain, "LONGEST", size)
         patch.setattr(ndjson_plain, "MOST_NAMES", 2)
-        mine, parsed = both(con, found)
-    assert mine == parsed
+        kernel, columns, parsed = ways(con, found)
+    assert kernel == parsed
+    assert columns == parsed
 
 
 PLAIN = [
@@ -149,9 +160,13 @@ PLAIN = [
 ]
 
 
+@pytest.mark.parametrize("library", [native.library, None], ids=["kernel", "columns"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_plain_lines_are_never_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: bytes) -> None:
+def test_plain_lines_are_never_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: bytes, library: native.Library | None
+) -> None:
     """Else they would be right, and slow."""
+    monkeypatch.setattr(NdjsonDecoder.__init__, "__defaults__", (library,))
     want = read(make("ndjson", _file(tmp_path / "a.ndjson", end.join(PLAIN)), FIELDS))
 
     def refuse(*_: Any) -> Any:
@@ -190,3 +205,40 @@ def test_short_numbers_are_what_python_reads(con: Any, texts: list[str]) -> None
         assert made.to_pylist() == [read_as(t) if f else None for t, f in zip(texts, fits, strict=True)]
     assert found.values(type_of("SMALLINT", con)) is None
     assert found.values(type_of("DECIMAL(9,2)", con)) is None
+
+
+COMPILER = shutil.which("cc") or shutil.which("gcc")
+
+
+def test_kernel_is_there_where_it_can_be_compiled() -> None:
+    """Else it would be tested nowhere."""
+    assert (native.library is not None) == (COMPILER is not None)
+
+
+def test_kernel_stays_within_its_memory(tmp_path: Path) -> None:
+    """The same lines, read by a build that stops at the first byte read or written where none is."""
+    if COMPILER is None:
+        assert native.library is None
+        return
+    sources = sorted(map(str, Path(native.__file__).parent.glob("*.c")))
+    build = tmp_path / "kernel.so"
+    flags = ("-std=c99", "-O1", "-g", "-fPIC", "-shared", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    subprocess.run([COMPILER, *flags, "-Wall", "-Wextra", "-Werror", "-o", str(build), *sources], check=True)
+    watch = subprocess.run([COMPILER, "-print-file-name=libasan.so"], check=True, capture_output=True, text=True)
+    child = {"LD_PRELOAD": watch.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("kernel_child.py"))],
+        env={**os.environ, **child, "DROPLESS_NATIVE": str(build)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0 and done.stdout.strip() == "read 4000", done.stderr[-3000:]
+    spoiled = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("kernel_child.py")), "--spoil"],
+        env={**os.environ, **child, "DROPLESS_NATIVE": str(build)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert spoiled.returncode != 0 and "AddressSanitizer" in spoiled.stderr, "the watch sees nothing"

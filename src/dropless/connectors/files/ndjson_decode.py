@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from dropless import native
 from dropless.connect.api import Broken, Chunk, Decoded, Decoder, Field, Record, Violation
 from dropless.connectors.files.chunk import LONG, FileChunk, base_of, joined, packed, text_of, too_long
+from dropless.connectors.files.ndjson_native import NativeLines
 from dropless.connectors.files.ndjson_parse import BLANK, Rename, lines, parse
 from dropless.connectors.files.ndjson_plain import PlainLines
 from dropless.connectors.files.types import Schema
@@ -22,7 +24,15 @@ Flags = dict[int, tuple[str, str]]
 class NdjsonDecoder(Decoder):
     """Lines to typed columns, strictly."""
 
-    def __init__(self, fields: tuple[Field, ...], rename: Mapping[str, str], limit: int, drift: str) -> None:
+    def __init__(
+        self,
+        fields: tuple[Field, ...],
+        rename: Mapping[str, str],
+        limit: int,
+        drift: str,
+        library: native.Library | None = native.library,
+    ) -> None:
+        self._library = library
         self._fields, self._limit, self._drift = fields, limit, drift
         self._names = [f.name for f in fields]
         self._rename = Rename(rename, self._names)
@@ -53,7 +63,7 @@ class NdjsonDecoder(Decoder):
         """Plain lines a column at a time, the others one by one; which way a line goes makes no difference to it."""
         if self._schema is None:
             self._schema = Schema(self._fields, con)
-            self._plain = PlainLines(self._schema, self._rename, self._drift)
+            self._plain = self._reader(self._schema)
         rest = np.ones(len(batch.starts), bool)
         rest[list(known)] = False
         plain = self._plain.read(batch.text, batch.starts, batch.ends, ~rest, con)
@@ -72,6 +82,12 @@ class NdjsonDecoder(Decoder):
             return decoded
         both = joined([decoded, self._one_by_one(batch, np.flatnonzero(rest), known, con)])
         return replace(both, violations=tuple(sorted(both.violations, key=self._rank)))
+
+    def _reader(self, schema: Schema) -> NativeLines | PlainLines:
+        """What reads the plain lines."""
+        if self._library is None:
+            return PlainLines(schema, self._rename, self._drift)
+        return NativeLines(self._library, schema, self._rename, self._drift)
 
     def _rank(self, violation: Violation) -> int:
         """Violations stand in the order of the fields, however the records were read."""

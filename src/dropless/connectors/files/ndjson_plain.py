@@ -52,7 +52,7 @@ class PlainRows:
 
 
 @dataclass(frozen=True)
-class _Column:
+class Column:
     """One column of one piece: for each line a text, or a value where that is `made` already; NULL where there is none.
 
     The `wrong` rows have a value of no use.
@@ -64,11 +64,11 @@ class _Column:
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """What one piece came to: its plain lines, and the rows among them that hold undeclared keys."""
 
     lines: np.ndarray
-    columns: list[_Column]
+    columns: list[Column]
     unknown: frozenset[str]
     drifted: np.ndarray
 
@@ -97,7 +97,7 @@ class PlainLines:
                 parts.append(part)
         if len(rest) > len(starts) * SEEN_OFTEN:
             self._learn(text, starts, ends, rest)
-        return self._typed(parts, con) if parts else None
+        return typed(parts, self._schema, self._drift, con) if parts else None
 
     def _learn(self, text: bytes, starts: np.ndarray, ends: np.ndarray, lines: np.ndarray) -> None:
         """The shape of one of these lines is known from now on, for as long as it is met often."""
@@ -116,7 +116,7 @@ class PlainLines:
                 self._shapes = [shape, *self._shapes][:MOST_SHAPES]
                 return
 
-    def _shaped(self, text: bytes, starts: np.ndarray, ends: np.ndarray, todo: np.ndarray) -> list[_Part]:
+    def _shaped(self, text: bytes, starts: np.ndarray, ends: np.ndarray, todo: np.ndarray) -> list[Part]:
         """The lines that have a known shape; these are no longer to do."""
         parts, met = [], dict.fromkeys(self._shapes, 0)
         for low, high in _pieces(ends):
@@ -139,18 +139,16 @@ class PlainLines:
         self._shapes = [s for s in self._shapes if met[s] > len(starts) * SEEN_OFTEN]
         return parts
 
-    def _part_of(self, shape: Shape, piece: Piece, values: list[Values], lines: np.ndarray) -> _Part:
+    def _part_of(self, shape: Shape, piece: Piece, values: list[Values], lines: np.ndarray) -> Part:
         given = {place.column: v for place, v in zip(shape.places, values, strict=True)}
         columns = [
-            _column(piece, given[f.name], node)
-            if f.name in given
-            else _Column(pa.nulls(len(lines), pa.string()), _NONE)
+            _column(piece, given[f.name], node) if f.name in given else Column(pa.nulls(len(lines), pa.string()), _NONE)
             for f, node in zip(self._schema.fields, self._schema.types, strict=True)
         ]
         unknown = frozenset(given) - self._schema.names
-        return _Part(lines, columns, unknown, np.arange(len(lines)) if unknown else _NONE)
+        return Part(lines, columns, unknown, np.arange(len(lines)) if unknown else _NONE)
 
-    def _part(self, piece: Piece, lines: np.ndarray) -> _Part:
+    def _part(self, piece: Piece, lines: np.ndarray) -> Part:
         """The plain lines of a piece, whatever keys they have; `lines` are those of the piece."""
         keys = keys_of(piece)
         names, unnamed = self._names(piece, keys)
@@ -166,7 +164,7 @@ class PlainLines:
             columns.append(_spread(column, keys.owner[at], len(keys.lines)))
         unknown = {name: at for name, at in names.items() if name not in self._schema.names}
         drifted = np.unique(keys.owner[np.concatenate(list(unknown.values()))]) if unknown else _NONE
-        return _Part(lines[keys.lines], columns, frozenset(unknown), drifted)
+        return Part(lines[keys.lines], columns, frozenset(unknown), drifted)
 
     def _names(self, piece: Piece, keys: Keys) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """The keys of each column, and those of which the name was not made out."""
@@ -194,35 +192,37 @@ class PlainLines:
                 bad[owner[at[keys.kind[at] != NULL]]] = True
         return bad
 
-    def _typed(self, parts: Sequence[_Part], con: Any) -> PlainRows:
-        begin = np.cumsum([0, *(len(p.lines) for p in parts)])
-        arrays, absent, wrong = [], [], []
-        for i, (f, node) in enumerate(zip(self._schema.fields, self._schema.types, strict=True)):
-            columns = [p.columns[i] for p in parts]
-            other = np.concatenate([c.wrong + at for c, at in zip(columns, begin, strict=False)])
-            texts = pa.chunked_array([c.texts for c in columns])
-            made = _made(columns, node)
-            none = texts.null_count - (len(made) - made.null_count if made is not None else 0)
-            if f.required and none > len(other):
-                missing = np.asarray(texts.is_null().to_numpy(), bool).copy()
-                missing[other] = False
-                if made is not None:
-                    missing &= made.is_null().to_numpy(zero_copy_only=False)
-                absent.append(Violation(f"{f.name}.required", np.flatnonzero(missing), f"{f.name} is missing"))
-            array, lost = _values(texts, node, con) if made is None else _completed(made, texts, node, con)
-            if len(other) or len(lost):
-                rows = np.union1d(other, lost)
-                wrong.append(Violation(f"{f.name}.type", rows, f"{f.name} {node.reason}"))
-            arrays.append(array)
-        drifted = np.concatenate([p.drifted + at for p, at in zip(parts, begin, strict=False)])
-        if len(drifted) and self._drift == "quarantine":
-            wrong.append(Violation("drift", drifted, "the record has undeclared keys"))
-        return PlainRows(
-            np.concatenate([p.lines for p in parts]),
-            pa.table(arrays, schema=self._schema.arrow),
-            (*absent, *wrong),
-            frozenset().union(*(p.unknown for p in parts)),
-        )
+
+def typed(parts: Sequence[Part], schema: Schema, drift: str, con: Any) -> PlainRows:
+    """The rows that the parts come to, and what is wrong with them; texts are judged here."""
+    begin = np.cumsum([0, *(len(p.lines) for p in parts)])
+    arrays, absent, wrong = [], [], []
+    for i, (f, node) in enumerate(zip(schema.fields, schema.types, strict=True)):
+        columns = [p.columns[i] for p in parts]
+        other = np.concatenate([c.wrong + at for c, at in zip(columns, begin, strict=False)])
+        texts = pa.chunked_array([c.texts for c in columns])
+        made = _made(columns, node)
+        none = texts.null_count - (len(made) - made.null_count if made is not None else 0)
+        if f.required and none > len(other):
+            missing = np.asarray(texts.is_null().to_numpy(), bool).copy()
+            missing[other] = False
+            if made is not None:
+                missing &= made.is_null().to_numpy(zero_copy_only=False)
+            absent.append(Violation(f"{f.name}.required", np.flatnonzero(missing), f"{f.name} is missing"))
+        array, lost = _values(texts, node, con) if made is None else _completed(made, texts, node, con)
+        if len(other) or len(lost):
+            rows = np.union1d(other, lost)
+            wrong.append(Violation(f"{f.name}.type", rows, f"{f.name} {node.reason}"))
+        arrays.append(array)
+    drifted = np.concatenate([p.drifted + at for p, at in zip(parts, begin, strict=False)])
+    if len(drifted) and drift == "quarantine":
+        wrong.append(Violation("drift", drifted, "the record has undeclared keys"))
+    return PlainRows(
+        np.concatenate([p.lines for p in parts]),
+        pa.table(arrays, schema=schema.arrow),
+        (*absent, *wrong),
+        frozenset().union(*(p.unknown for p in parts)),
+    )
 
 
 def _pieces(ends: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -239,7 +239,7 @@ def _parsed(node: Type) -> bool:
     return node.kind in _NESTED or (node.kind == "int" and not pa.types.is_integer(node.arrow))
 
 
-def _column(piece: Piece, values: Values, node: Type) -> _Column:
+def _column(piece: Piece, values: Values, node: Type) -> Column:
     """One value of each line, where it is of a kind that the type can be made of."""
     kind, begin, end = values.kind, values.begin, values.end
     match node.kind:
@@ -251,18 +251,18 @@ def _column(piece: Piece, values: Values, node: Type) -> _Column:
             good = kind == STRING
     if isinstance(kind, int):
         none = pa.nulls(len(begin), pa.string())
-        return _Column(piece.spans(begin, end), _NONE) if good else _Column(none, np.arange(len(begin)))
+        return Column(piece.spans(begin, end), _NONE) if good else Column(none, np.arange(len(begin)))
     good = np.asarray(good, bool)
     wrong = _NONE if good.all() else np.flatnonzero(~good & (kind != NULL))
     if node.kind in ("int", "float", "decimal"):
         short = (values.short or ShortNumbers.of(piece.words(8), begin, end)).values(node)
         if short is not None:
             made, gone = short
-            return _Column(_some(piece, begin, end, good & gone), wrong, made)
+            return Column(_some(piece, begin, end, good & gone), wrong, made)
     elif node.kind != "bool":
         begin, end = begin + 1, np.maximum(end - 1, begin + 1)  # Without the quotes.
     texts = piece.spans(begin, end)
-    return _Column(texts if good.all() else Texts(texts).without(~good), wrong)
+    return Column(texts if good.all() else Texts(texts).without(~good), wrong)
 
 
 def _some(piece: Piece, begin: np.ndarray, end: np.ndarray, mask: np.ndarray) -> pa.Array:
@@ -278,7 +278,7 @@ def _some(piece: Piece, begin: np.ndarray, end: np.ndarray, mask: np.ndarray) ->
     return pa.StringArray.from_buffers(len(mask), pa.py_buffer(offsets), texts.buffers()[2], valid)
 
 
-def _spread(column: _Column, rows: np.ndarray, count: int) -> _Column:
+def _spread(column: Column, rows: np.ndarray, count: int) -> Column:
     """The column for `count` lines, of which only `rows` have a value."""
     if len(rows) == count:
         return column
@@ -286,10 +286,10 @@ def _spread(column: _Column, rows: np.ndarray, count: int) -> _Column:
     index[rows] = np.arange(len(rows))
     at = pa.array(index, mask=index < 0)
     made = column.made if column.made is None else column.made.take(at)
-    return _Column(column.texts.take(at), rows[column.wrong], made)
+    return Column(column.texts.take(at), rows[column.wrong], made)
 
 
-def _made(columns: Sequence[_Column], node: Type) -> pa.Array | None:
+def _made(columns: Sequence[Column], node: Type) -> pa.Array | None:
     """The values that are made already, of all pieces; None where no piece has any."""
     if all(c.made is None for c in columns):
         return None
