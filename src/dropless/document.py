@@ -217,12 +217,26 @@ def read(path: Path, family: str, shown: str | None = None) -> tuple[Node | None
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        return None, [Problem(f"{family}.not_found", f"there is no file {file}", Place(file, 1))]
+        return None, [Problem(f"{family}.not_found", f"there is no file {file}", hint=_ABSENT.get(family))]
     except OSError as error:
         return None, [Problem(f"{family}.not_found", f"{file} cannot be read: {error.strerror}", Place(file, 1))]
     except UnicodeDecodeError as error:
         return None, [Problem(f"{family}.yaml", f"the file is not UTF-8 text: byte {error.start}", Place(file, 1))]
     return parse(text, file, family)
+
+
+_ABSENT = {"spec": "name the definition, or write one: dropless init"}
+
+
+def _yaml_hint(line: str, said: str) -> str | None:
+    """The usual cause of what the YAML reader said about a line."""
+    if "${" in line:
+        return "put a value with ${...} in quotes"  # Within {...} an unquoted variable ends the value.
+    if "'\\t'" in said:
+        return "indent with blanks; YAML takes no tabs"
+    if "mapping values are not allowed" in said:
+        return "a colon is missing at the end of a key above, or a text with a colon needs quotes"
+    return None
 
 
 def parse(text: str, file: str, family: str) -> tuple[Node | None, list[Problem]]:
@@ -244,8 +258,7 @@ def parse(text: str, file: str, family: str) -> tuple[Node | None, list[Problem]
         mark = error.problem_mark or error.context_mark
         said = ", ".join(part for part in (error.context, error.problem) if part)
         line = mark.line if mark else 0
-        # Within {...} an unquoted variable ends the value.
-        hint = "put a value with ${...} in quotes" if "${" in "".join(text.splitlines()[line : line + 1]) else None
+        hint = _yaml_hint("".join(text.splitlines()[line : line + 1]), said)
         return None, [Problem(f"{family}.yaml", said or "not YAML", Place(file, line + 1), hint)]
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1

@@ -81,3 +81,34 @@ def test_account_refuses_a_position_where_no_record_begins(shop: Path) -> None:
     with pytest.raises(DefinitionError) as caught:
         account(load_one(str(shop / "pipeline.yaml")), "orders", "a.csv", 1)
     assert caught.value.problems[0].code == "ledger.no_such_record"
+
+
+UNIQUE = CONTRACT.replace("{name: page, logicalType: string, required: true}", "{name: page, unique: true}")
+COUNTED = """
+pipeline: shop
+sources: {clicks: {csv: {path: "clicks/*.csv"}, contract: clicks.odcs.yaml}}
+transforms:
+  slow: SELECT page, ms FROM clicks WHERE ms > 5
+  total: SELECT count(*) AS n FROM slow
+sinks:
+  slow: {from: slow, ndjson: {path: slow}, mode: append}
+  total: {from: total, ndjson: {path: total}, mode: overwrite}
+"""
+SEEN = ["page,ms", "/,9", "/,9", "/a,5"]
+
+
+@pytest.mark.parametrize(
+    ("number", "fates"),
+    [
+        (1, {"slow": "delivered", "total": "folded"}),
+        (2, {"slow": "quarantined", "total": "quarantined"}),
+        (3, {"slow": "filtered", "total": "filtered"}),
+    ],
+)
+def test_account_follows_a_record_past_a_unique_rule(tmp_path: Path, number: int, fates: dict[str, str]) -> None:
+    (tmp_path / "clicks").mkdir()
+    (tmp_path / "clicks" / "a.csv").write_text("\n".join(SEEN) + "\n")
+    (tmp_path / "clicks.odcs.yaml").write_text(UNIQUE)
+    (tmp_path / "pipeline.yaml").write_text(COUNTED)
+    assert run(load_one(str(tmp_path / "pipeline.yaml")), Options()).status == "succeeded"
+    assert tell(tmp_path, "clicks", SEEN, number) == fates

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dropless.cli.common import as_json, definition, guarded, which
-from dropless.cli.output import print_json, print_problems
+from dropless.cli.output import number, print_json, print_problems
 
 if TYPE_CHECKING:
     from dropless.engine.project import Project
@@ -107,8 +107,12 @@ def plan(path: str, pipeline: str | None, as_json: bool) -> None:
     if found.resumes:
         click.echo(f"  run {found.resumes} was interrupted and would be resumed")
     for ahead in found.ahead:
-        span = f" ({ahead.first} .. {ahead.last})" if ahead.splits else ""
-        click.echo(f"  {ahead.source}: {len(ahead.splits):,} splits, {ahead.bytes:,} bytes to read{span}")
+        if not ahead.splits:
+            click.echo(f"  {ahead.source}: nothing new")
+            continue
+        span = f"{ahead.first} .. {ahead.last}" if len(ahead.splits) > 1 else ahead.first
+        splits = f"{number(len(ahead.splits))} split{'s' if len(ahead.splits) > 1 else ''}"
+        click.echo(f"  {ahead.source}: {splits}, {number(ahead.bytes)} bytes to read ({span})")
     if found.definition_changed:
         click.echo("  the definition changed since the last epoch")
     for source, changes in found.contract_changes.items():

@@ -41,6 +41,16 @@ from_now = click.option(
 )
 
 
+ISO = re.compile(r"\d{4}(-\d\d(-\d\d([T ]\d\d(:\d\d(:\d\d(\.\d+)?)?)?)?)?)?(Z|[+-]\d\d:?\d\d)?")
+
+
+def iso(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """An ISO date or time as it was given, or the beginning of one. Raises UsageError for anything else."""
+    if value is not None and not ISO.fullmatch(value):
+        raise click.BadParameter(f"{value!r} is no ISO date or time, such as 2026-01-31 or 2026-01-31T08:00:00.")
+    return value
+
+
 def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
     """Coded errors end the command with their exit code; nothing a user can cause shows a traceback."""
 

@@ -36,9 +36,9 @@ def contract() -> None:
 @as_json
 @guarded
 def infer(file: str, out: str | None, contract_id: str | None, as_json: bool) -> None:
-    """Write an Open Data Contract from a sample of FILE (a file, folder or glob).
+    """Write an Open Data Contract from a sample of FILE.
 
-    Types, columns that are always there, short lists of repeated words and common shapes are promised; ranges and keys
+    FILE is a file, a folder or a glob.     Types, columns that are always there, short lists of repeated words and common shapes are promised; ranges and keys
     are only noted beside it, for you to decide.
 
     \b
@@ -69,7 +69,7 @@ def infer(file: str, out: str | None, contract_id: str | None, as_json: bool) ->
 @as_json
 @guarded
 def check(file: str, data: tuple[str, ...], against: str | None, schema: str | None, as_json: bool) -> None:
-    """Judge a contract: by itself, by data FILEs under it, or against an older version.
+    """Judge a contract by itself, by FILEs, or by an older version.
 
     Exits with 2 where the contract is wrong or breaks readers of the older version, and with 3 where it refuses
     records. Counts every rule on every record, by the same code that runs pipelines; nothing is kept.

@@ -50,7 +50,7 @@ def runs(path: str, pipeline: str | None, as_json: bool, limit: int) -> None:
 @as_json
 @guarded
 def show(path: str, run_text: str | None, pipeline: str | None, as_json: bool) -> None:
-    """Show a run: its balance, operators and verdicts (default: the latest).
+    """Show a run, by default the latest: balance and verdicts.
 
     \b
     Example: dropless show 7

@@ -37,7 +37,9 @@ class FromFiles(click.Command):
 @as_json
 @guarded
 def init(folder: str, samples: tuple[str, ...], as_json: bool) -> None:
-    """Write a pipeline to start from: definition, contract, and tiny data. Nothing is overwritten.
+    """Write a pipeline to start from, tiny or from your own data.
+
+    Definition, contract and tiny data; nothing is overwritten.
 
     With --from a sample of your own files (CSV, NDJSON, Parquet; files, folders, globs) is read instead, and a
     definition and contracts are written that run at once on them. It asks nothing: what it assumed is in the files,
@@ -81,6 +83,7 @@ def _json(r: Relation) -> dict[str, Any]:
             "times": list(r.open.times),
             "optional": dict(r.open.optional),
             "enums": dict(r.open.enums),
+            "mixed": {name: {"kind": kind, "others": n} for name, (kind, n) in r.open.mixed.items()},
             "undeclared": list(p.unknown),
         },
     }
@@ -96,11 +99,15 @@ def _show(r: Relation) -> None:
     for said in p.form.assumed:
         click.echo(f"  assumed: {said}")
     full = len(p.fields) - len(r.open.optional)
-    click.echo(f"  assumed: {full} columns are always there (required), since they were in the sample")
+    they = "1 column is" if full == 1 else f"{full} columns are"
+    click.echo(f"  assumed: {they} always there (required), as in the sample")
     for name, values in r.open.enums.items():
         click.echo(f"  assumed: {name} takes no other than the {values} value{'s' if values > 1 else ''} seen (enum)")
+    for name, (kind, others) in r.open.mixed.items():
+        click.echo(f"  assumed: {name} is text: most values are a {kind}, {number(others)} are none")
     for rule, count in p.dirt.items():
-        click.echo(f"  dirt:    {number(count)} records break {rule} and will be dead letters")
+        they = "1 record breaks" if count == 1 else f"{number(count)} records break"
+        click.echo(f"  dirt:    {they} {rule} and will be {'a dead letter' if count == 1 else 'dead letters'}")
     keys = " or ".join(f"({', '.join(k)})" for k in r.open.keys[:3])
     click.echo(f"  open:    which columns are the key? {'no value repeats of ' + keys if keys else 'none was found'}")
     if r.open.optional:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dropless.cli.common import alone, as_json, definition, from_now, guarded, open_ledger, take_over, which, workers
+from dropless.cli.common import alone, as_json, definition, from_now, guarded, iso, open_ledger, take_over, which, workers
 from dropless.cli.completion import complete_letters, complete_sources
 from dropless.cli.facts import show_facts
 from dropless.cli.output import number, print_json, print_line, print_problems, table
@@ -38,8 +38,8 @@ def filters(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--rule", metavar="RULE", help="Such as amount.minimum."),
         click.option("--source", metavar="NAME", shell_complete=complete_sources),
         click.option("--split", metavar="NAME"),
-        click.option("--since", metavar="TIME", help="Refused at this time or later (ISO)."),
-        click.option("--until", metavar="TIME", help="Refused before this time (ISO)."),
+        click.option("--since", metavar="TIME", callback=iso, help="Refused at this time or later (ISO)."),
+        click.option("--until", metavar="TIME", callback=iso, help="Refused before this time (ISO)."),
         click.option(
             "--id", "ids", multiple=True, metavar="ID", help="One letter; repeatable.", shell_complete=complete_letters
         ),
@@ -78,7 +78,7 @@ def list_letters(
     after: str | None,
     **options: Any,
 ) -> None:
-    """List refused records: place, stage, rules, state; a page at a time.
+    """List refused records, a page at a time: place, rules, state.
 
     \b
     Example: dropless dead-letters list --stage contract --limit 100
@@ -136,8 +136,14 @@ def show_letter(path: str, letter_id: str | None, pipeline: str | None, as_json:
     if letter.edited is not None:
         click.echo("  edited: " + _text(letter.edited))
     for event in letter.history:
-        said = ", ".join(f"{name} {value}" for name, value in event.items() if name != "at" and value)
-        click.echo(f"  {event['at']}: {said}")
+        click.echo(f"  {event['at']}: {_event(event)}")
+
+
+def _event(event: Mapping[str, Any]) -> str:
+    """What happened, and the facts that go with it."""
+    facts = {name: value for name, value in event.items() if name not in ("at", "what") and value}
+    said = [f"{name} {', '.join(value) if isinstance(value, list) else value}" for name, value in facts.items()]
+    return ", ".join([event["what"], *said])
 
 
 def _one(path: str, letter_id: str | None) -> tuple[str, str]:
@@ -172,6 +178,8 @@ def edit_letter(
     Example: dropless dead-letters edit 12-0 --text '{"id": 7, "amount": 12.5}'
     """
     path, letter_id = _one(path, letter_id)
+    if file is not None and text is not None:
+        raise click.UsageError("--file and --text exclude each other.")
     import getpass
 
     from dropless.ledger.letters import Letters
@@ -289,4 +297,4 @@ def discard_letters(path: str, pipeline: str | None, as_json: bool, reason: str,
     if as_json:
         print_json({"discarded": count})
     else:
-        click.echo(f"{count:,} discarded")
+        click.echo(f"{count:,} discarded" if count else "no open dead letter is chosen; nothing was discarded")

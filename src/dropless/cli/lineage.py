@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dropless.cli.common import as_json, definition, guarded, which
+from dropless.cli.common import alone, as_json, definition, guarded, which
 from dropless.cli.output import print_json, table
 from dropless.errors import DefinitionError, Problem
 
@@ -30,9 +30,10 @@ def lineage(path: str, what: str | None, pipeline: str | None, as_json: bool) ->
     transform or a sink, and one column of it; without a name all sinks are shown.
 
     \b
-    Example: dropless lineage orders.yaml daily_revenue
+    Example: dropless lineage daily_revenue
              dropless lineage orders.yaml daily_revenue.revenue
     """
+    path, what = alone(path, what, r"[^/]+(?<!\.yaml)(?<!\.yml)")
     from dropless.engine.project import load_one
     from dropless.lineage.columns import column_lineage
 

@@ -65,7 +65,7 @@ def prove(
     jobs: int,
     out: str | None,
 ) -> None:
-    """Kill the pipeline again and again, and see whether anything is lost.
+    """Kill the pipeline again and again; see if anything is lost.
 
     Runs in a scratch copy over a sample of the sources; the real targets and the ledger are never written. Every
     trial is resumed and compared with an undisturbed run: rows, bytes where they are decided, dead letters, balance.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from dropless.cli.common import as_json, definition, from_now, guarded, take_over, which, workers
+from dropless.cli.common import as_json, definition, from_now, guarded, iso, take_over, which, workers
 from dropless.cli.completion import complete_sources
 from dropless.cli.facts import show_facts
 from dropless.cli.output import print_json, print_problems
@@ -85,8 +85,8 @@ def run(
 @click.option(
     "--split", "splits", multiple=True, metavar="NAME", help="A split's name or a pattern of names; may be repeated."
 )
-@click.option("--since", metavar="DATE", help="Splits whose date is this or later (ISO).")
-@click.option("--until", metavar="DATE", help="Splits whose date is before this (ISO).")
+@click.option("--since", metavar="DATE", callback=iso, help="Splits whose date is this or later (ISO).")
+@click.option("--until", metavar="DATE", callback=iso, help="Splits whose date is before this (ISO).")
 @click.option("--source", metavar="NAME", help="Only this source.", shell_complete=complete_sources)
 @click.option("--full", is_flag=True, help="Everything again; targets are replaced when the new contents are complete.")
 @workers

@@ -19,8 +19,9 @@ from dropless.cli.output import number, print_json, print_problems
 @take_over
 @guarded
 def undo(run_number: int, path: str, pipeline: str | None, as_json: bool, take_over: bool) -> None:
-    """Take back exactly what RUN delivered; offsets, state and dead letters are as before it.
+    """Take back exactly what RUN delivered, as if it had not been.
 
+    Targets, offsets, state and dead letters are as before it.
     Only the last run can be taken back, so several go one after the other, the latest first. The undo is an epoch of
     its own: history stays readable. Refused, with the reason, where it could not be exact.
 

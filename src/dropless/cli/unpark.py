@@ -18,8 +18,9 @@ from dropless.cli.output import number, print_json, print_problems
 @take_over
 @guarded
 def unpark(sink: str, path: str, pipeline: str | None, as_json: bool, take_over: bool) -> None:
-    """Publish what a parked sink's target takes; make dead letters of the rows it refuses.
+    """Let a parked sink go on without the rows its target refuses.
 
+    Publishes what the target takes, and makes dead letters of the rest.
     A sink is parked when its target refuses an epoch for a reason that retrying does not cure. Mend the target and run
     again to publish all of it, or release it with this.
 

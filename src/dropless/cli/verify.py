@@ -41,7 +41,7 @@ def verify(
     repair: bool,
     take_over: bool,
 ) -> None:
-    """Compare what targets hold with what was delivered, row by row.
+    """Compare targets with what was delivered, row by row.
 
     Every row that is missing, doubled, foreign or altered is named with its epoch and split. Exit code 3 where a
     target differs.

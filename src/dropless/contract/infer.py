@@ -42,6 +42,8 @@ class Open:
     """Columns with gaps, and how many."""
     enums: Mapping[str, int] = field(default_factory=dict)
     """Columns taken as enumerations, and of how many values."""
+    mixed: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """Columns kept as text though most values are a "number" or a "date", and how many are none."""
 
 
 def infer(fields: Sequence[Field], sample: Any, id: str, schema: str | None = None, facts: Facts | None = None) -> str:
@@ -116,6 +118,7 @@ def left_open(fields: Sequence[Field], sample: Any, facts: Facts) -> Open:
         optional={
             f.name: rows - n for f in fields if (n := facts.get(f.name, {}).get("present", rows)) < rows and rows
         },
+        mixed={f.name: facts[f.name]["mixed"] for f in fields if "mixed" in facts.get(f.name, {})},
         enums={f.name: len(facts[f.name]["enum"]) for f in fields if "enum" in facts.get(f.name, {})},
     )
 
@@ -154,6 +157,10 @@ def _column(con: Any, field: Field) -> dict[str, Any]:
         facts["seen"] = con.execute(f"SELECT min({column})::VARCHAR, max({column})::VARCHAR FROM sample").fetchone()
     if field.type != "VARCHAR" or present == 0:
         return facts
+    for kind, type_ in (("number", "DOUBLE"), ("date", "DATE")):
+        (like,) = con.execute(f"SELECT count(TRY_CAST({column} AS {type_})) FROM sample").fetchone()
+        if present / 2 < like < present:
+            return {**facts, "mixed": (kind, present - like)}
     if distinct <= ENUM_VALUES and present >= ENUM_REPEATS * distinct and longest <= ENUM_LENGTH:
         found = con.execute(f"SELECT DISTINCT {column} FROM sample WHERE {column} IS NOT NULL ORDER BY 1").fetchall()
         facts["enum"] = [value for (value,) in found]
@@ -181,6 +188,9 @@ def _property(field: Field, facts: Mapping[str, Any], rows: int, indent: str) ->
         comments.append(f"{rows - present:,} of {rows:,} missing")
     if "format" in facts:
         parts.append(f"logicalTypeOptions: {{format: {facts['format']}}}")
+    if "mixed" in facts:
+        kind, others = facts["mixed"]
+        comments.append(f"text, since {others:,} of {present:,} are no {kind}")
     if "enum" in facts:
         parts.append(f"enum: [{', '.join(scalar(v) for v in facts['enum'])}]")
         comments.append("guessed: no other value was seen")

@@ -23,7 +23,7 @@ from dropless.engine.tables import Tables
 from dropless.errors import DefinitionError, Problem
 from dropless.ledger.letters import Letter, Letters
 from dropless.ledger.store import Ledger
-from dropless.plan.ir import Deliver, Lookup, Scan
+from dropless.plan.ir import Deliver, Lookup, Scan, Unique
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ def account(project: Project, source: str, split: str, position: int) -> Account
                     hint="the position of a record in a file is the byte offset of its first byte, decompressed",
                 )
             )
-        way, fates = _follow(project, plan, source, split, record, stack)
+        refused = {letter.operator for letter in letters if letter.state != "replayed"} if epoch is not None else None
+        way, fates = _follow(project, plan, source, split, record, refused, stack)
         if epoch is None:
             fates = dict.fromkeys(fates, "not read yet")
         for letter in letters:
@@ -109,8 +110,15 @@ def _record(project: Project, source: str, split: str, position: int, letters: l
 
 
 def _follow(
-    project: Project, plan: Any, source: str, split: str, record: Record, stack: ExitStack
+    project: Project,
+    plan: Any,
+    source: str,
+    split: str,
+    record: Record,
+    refused: set[str] | None,
+    stack: ExitStack,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """`refused` are the operators that made a dead letter of the record; None where it was not read yet."""
     con = session.connect(threads=1, memory_mib=None)
     stack.callback(con.close)
     session.set_run_started(con, datetime.now(UTC))
@@ -130,11 +138,23 @@ def _follow(
     scan = next(o for o in plan.operators.values() if isinstance(o, Scan) and o.source == source)
     flow = Flow()
     if taken.rows.num_rows:
-        flow = Lane(plan, con, _tables(project, plan, scan, con, stack), {0: source}).push(scan.name, taken.rows)
-    for name, count in flow.counts.items():
-        tally.add(name, count.kind, count.rows_in, count.rows_out, count.passed, count.fates, count.records)
-        way.append(_step(name, count.kind, ", ".join(count.fates) or "passed"))
-    reached = {name for name, _ in flow.edges}
+        lane = Lane(plan, con, _tables(project, plan, scan, con, stack), {0: source})
+        flow = lane.push(scan.name, taken.rows)
+    reached: set[str] = set()
+    while True:
+        for name, count in flow.counts.items():
+            tally.add(name, count.kind, count.rows_in, count.rows_out, count.passed, count.fates, count.records)
+            way.append(_step(name, count.kind, ", ".join(count.fates) or "passed"))
+        reached |= {name for name, _ in flow.edges}
+        unique = next((n for n in reached if isinstance(plan.operators[n], Unique)), None)
+        if unique is None or refused is None:
+            break
+        # What was read and made no letter there was the first of its key, and went on.
+        reached.discard(unique)
+        way.append(_step(unique, "unique", "quarantined" if unique in refused else "passed"))
+        if unique in refused:
+            break
+        flow = lane.push(unique, flow.edges[unique, 0])
     for name in reached:
         operator = plan.operators[name]
         if isinstance(operator, FOLDS):
@@ -144,7 +164,8 @@ def _follow(
         fate = next(iter(path.fates), "delivered")
         sink = next(o for o in plan.operators.values() if isinstance(o, Deliver) and o.sink == path.sink)
         waits = [n for n in reached if n in plan.ancestors(sink.name) and not isinstance(plan.operators[n], FOLDS)]
-        fates[path.sink] = f"decided by the state of {waits[0]}" if fate == "delivered" and waits else fate
+        decided = fate in ("delivered", "folded") and waits
+        fates[path.sink] = f"decided by the state of {waits[0]}" if decided else fate
     return way, fates
 
 

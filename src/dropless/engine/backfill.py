@@ -9,6 +9,7 @@ from dropless.engine.reading import Selection
 from dropless.engine.report import RunReport
 from dropless.engine.run import Options, run
 from dropless.engine.tools import split_time
+from dropless.errors import DefinitionError, Problem
 from dropless.ledger.store import Ledger
 
 
@@ -27,9 +28,11 @@ def backfill(project: Project, options: Options) -> RunReport:
         report = run(project, replace(options, kind="run", selection=Selection(), source=None))
         if report.exit_code:
             return report
-    again = committed(project, options.selection, options.source)
+    chosen = selected(project, options.selection, options.source)
+    again = committed(project, chosen)
     if not again:
-        return run(project, options)
+        note = () if chosen else ("no split matches; dropless plan --json names those there are to read",)
+        return replace(run(project, options), notes=note)
     named = ", ".join(split for _, split in again[:3]) + (f" and {len(again) - 3} more" if len(again) > 3 else "")
     note = f"{named}: committed before, with its rows in results with others; everything was computed again"
     return replace(run(project, replace(options, full=True, selection=Selection(), source=None)), notes=(note,))
@@ -44,20 +47,30 @@ def interrupted(project: Project) -> bool:
         return ledger.open_run(project.name) is not None
 
 
-def committed(project: Project, selection: Selection, source: str | None) -> list[tuple[str, str]]:
-    """The selected splits of which something is committed."""
-    ledger = Ledger.of(project.spec, create=False)
-    if ledger is None:
-        return []
-    with ledger:
-        done = {key for key, progress in ledger.offsets(project.name).items() if progress.records}
+def selected(project: Project, selection: Selection, source: str | None) -> list[tuple[str, str]]:
+    """The splits that are chosen, read or not. Raises DefinitionError `spec.unknown_relation` for no such source."""
+    if source is not None and source not in project.spec.sources:
+        known = ", ".join(project.spec.sources)
+        raise DefinitionError(
+            Problem("spec.unknown_relation", f'there is no source "{source}"', hint=f"sources: {known}")
+        )
     found = []
     for name in project.logs:
         if source not in (None, name):
             continue
         reader = project.source(name)
         try:
-            found += [(name, s.id) for s in reader.splits() if (name, s.id) in done and selection.takes(s, split_time)]
+            found += [(name, s.id) for s in reader.splits() if selection.takes(s, split_time)]
         finally:
             reader.close()
     return found
+
+
+def committed(project: Project, chosen: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of the chosen splits of which something is committed."""
+    ledger = Ledger.of(project.spec, create=False)
+    if ledger is None:
+        return []
+    with ledger:
+        done = {key for key, progress in ledger.offsets(project.name).items() if progress.records}
+    return [split for split in chosen if split in done]

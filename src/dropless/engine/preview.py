@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dropless.engine import keep
+from dropless.engine.placed import placed
 from dropless.engine.project import Project, contract_texts, pinned_fields
 from dropless.engine.reading import Selection, committed_splits, survey
 from dropless.engine.tools import split_time
@@ -88,7 +89,8 @@ def preview(project: Project, selection: Selection = Selection()) -> Preview:  #
         source = project.source(name)
         try:
             source.known = committed_splits(name, progress)
-            splits = source.splits()
+            with placed(project.spec, "sources", name):
+                splits = source.splits()
             numbers = {(name, s.id): i for i, s in enumerate(splits)}
 
             def ranges(owner: str, split: str) -> list[Any]:

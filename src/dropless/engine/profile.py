@@ -17,7 +17,7 @@ from dropless.errors import ConnectorError, Problem
 
 SAMPLE_BYTES = 48 << 20
 """How much is read of all files together; each file gives an equal part of it."""
-TOLERATED = 0.01
+TOLERATED = 0.05
 """A type that more of a column's values break is the wrong type; fewer are dirt."""
 WIDER = {"BIGINT": "DOUBLE", "DATE": "TIMESTAMP"}
 

@@ -112,10 +112,13 @@ def load(path: str | Path, env: Mapping[str, str] | None = None) -> list[Project
 def load_one(path: str | Path, pipeline: str | None = None, env: Mapping[str, str] | None = None) -> Project:
     """Returns the one pipeline at `path`, or the one of that name. Raises DefinitionError `spec.which_pipeline`."""
     projects = load(path, env)
-    if pipeline is not None:
-        projects = [p for p in projects if p.name == pipeline] or projects
+    names = ", ".join(p.name for p in projects if p.name)
+    if pipeline is not None and names:
+        projects = [p for p in projects if p.name == pipeline]
+        if not projects:
+            said = f'{path} holds no pipeline "{pipeline}"'
+            raise DefinitionError(Problem("spec.which_pipeline", said, hint=f"it holds: {names}"))
     if len(projects) > 1:
-        names = ", ".join(p.name for p in projects)
         raise DefinitionError(
             Problem(
                 "spec.which_pipeline", f"{path} holds several pipelines: {names}", hint="name one with --pipeline NAME"

@@ -21,6 +21,7 @@ from dropless.engine.drift import Evolved
 from dropless.engine.epoch import EpochWork, Outcome, abandon
 from dropless.engine.failpoint import reach
 from dropless.engine.live import LiveCursor
+from dropless.engine.placed import placed
 from dropless.engine.project import Project, contract_texts, evolved
 from dropless.engine.publish import Publisher
 from dropless.engine.reading import Backlog, Cursor, Pending, Selection, committed_splits, survey
@@ -227,7 +228,8 @@ class Runner:
                 continue
             source = tools.sources[name]
             source.known, source.anew = committed_splits(name, committed), self.options.full
-            splits = with_retries(source.splits, policy=self.policy, tell=self._waiting)
+            with placed(self.project.spec, "sources", name):
+                splits = with_retries(source.splits, policy=self.policy, tell=self._waiting)
             numbers = self.ledger.number_splits(self.project.name, [(name, s.id) for s in splits])
             tools.setup.split_sources.update({n: s for (s, _), n in numbers.items()})
             tools.split_names.update({n: i for (_, i), n in numbers.items()})

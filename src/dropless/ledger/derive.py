@@ -23,7 +23,7 @@ def run(con: Connection, pipeline: str, number: int) -> Run:
     """The run of that number. Raises DefinitionError `ledger.no_such_run`."""
     row = con.execute(f"SELECT {_RUN} FROM runs WHERE id = ? AND pipeline = ?", (number, pipeline)).fetchone()
     if row is None:
-        hint = f"see: dropless runs {pipeline}"
+        hint = "see: dropless runs"
         raise DefinitionError(problem("ledger.no_such_run", f'"{pipeline}" has no run {number}', hint=hint))
     return to_run(row)
 

@@ -302,7 +302,7 @@ class Letters:
         file, row = parse_id(id)
         facts = self._catalog.file(file)
         if facts is None or row >= facts.count:
-            hint = f"see: dropless dead-letters list {self._pipeline}"
+            hint = "see: dropless dead-letters list --all"
             raise DefinitionError(
                 problem("ledger.no_such_letter", f'"{self._pipeline}" has no dead letter {id}', hint=hint)
             )

@@ -68,7 +68,8 @@ def mapped(what: str, remote: bool = False) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as e:
-        raise ConnectorError(problem("source.not_found", f"{what} does not exist")) from e
+        hint = None if remote or os.path.isabs(what) else "relative paths begin at the folder of the definition"
+        raise ConnectorError(problem("source.not_found", f"{what} does not exist", hint=hint)) from e
     except PermissionError as e:
         raise ConnectorError(problem("source.permission", f"{what} may not be read: permission denied")) from e
     except (IsADirectoryError, NotADirectoryError) as e:
