@@ -217,7 +217,7 @@ def read(path: Path, family: str, shown: str | None = None) -> tuple[Node | None
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        return None, [Problem(f"{family}.not_found", f"there is no file {file}", hint=_ABSENT.get(family))]
+        return None, [Problem(f"{family}.not_found", f"there is no file {file}", Place(file, 1), _ABSENT.get(family))]
     except OSError as error:
         return None, [Problem(f"{family}.not_found", f"{file} cannot be read: {error.strerror}", Place(file, 1))]
     except UnicodeDecodeError as error:

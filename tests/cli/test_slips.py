@@ -36,7 +36,10 @@ def call(*arguments: str) -> Result:
     ("command", "said"),
     [
         ("run --pipeline x", 'holds no pipeline "x"\n  it holds: shop'),
-        ("run nope.yaml", "there is no file nope.yaml\n  name the definition, or write one: dropless init"),
+        (
+            "run nope.yaml",
+            "there is no file nope.yaml\n  at nope.yaml:1\n  name the definition, or write one: dropless init",
+        ),
         ("backfill --since yesterday", "'yesterday' is no ISO date or time"),
         ("backfill --source nope", 'there is no source "nope"\n  sources: orders'),
         ("dead-letters list --until 1.2.2026", "'1.2.2026' is no ISO date or time"),

@@ -83,11 +83,14 @@ def test_short_lists_of_repeated_words_become_an_enumeration() -> None:
 
 @pytest.mark.parametrize(
     ("usual", "other", "said"),
-    [("(i % 3)::VARCHAR", "two", "6 of 60 are no number"), ("'2026-01-0' || i % 3 + 1", "3/1/26", "6 of 60 are no date")],
+    [
+        ("(i % 3)::VARCHAR", "two", "6 of 60 are no number"),
+        ("'2026-01-0' || (i % 3 + 1)", "3/1/26", "6 of 60 are no date"),
+    ],
 )
 def test_numbers_and_dates_with_dirt_among_them_are_text_and_no_enumeration(usual: str, other: str, said: str) -> None:
     text, contract = inferred(f"SELECT CASE WHEN i % 10 = 0 THEN '{other}' ELSE {usual} END AS x FROM range(60) r(i)")
-    assert judged(contract.rules) == ()
+    assert not judged(contract.rules)
     assert f"# text, since {said}" in text
 
 

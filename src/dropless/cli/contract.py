@@ -38,8 +38,8 @@ def contract() -> None:
 def infer(file: str, out: str | None, contract_id: str | None, as_json: bool) -> None:
     """Write an Open Data Contract from a sample of FILE.
 
-    FILE is a file, a folder or a glob.     Types, columns that are always there, short lists of repeated words and common shapes are promised; ranges and keys
-    are only noted beside it, for you to decide.
+    FILE is a file, a folder or a glob. Types, columns that are always there, short lists of repeated words and common
+    shapes are promised; ranges and keys are only noted beside it, for you to decide.
 
     \b
     Example: dropless contract infer data/users.parquet --out contracts/users.odcs.yaml

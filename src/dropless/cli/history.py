@@ -19,7 +19,9 @@ from dropless.cli.output import number, print_json, table
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N")
 @guarded
 def runs(path: str, pipeline: str | None, as_json: bool, limit: int) -> None:
-    """List the runs, newest first; with --json also the circuits of targets that a running one met failing.
+    """List the runs, newest first.
+
+    With --json also the circuits of targets that a running one met failing.
 
     \b
     Example: dropless runs pipelines/orders.yaml --limit 5

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dropless.cli.common import alone, as_json, definition, from_now, guarded, iso, open_ledger, take_over, which, workers
+from dropless.cli.common import (
+    alone,
+    as_json,
+    definition,
+    from_now,
+    guarded,
+    iso,
+    open_ledger,
+    take_over,
+    which,
+    workers,
+)
 from dropless.cli.completion import complete_letters, complete_sources
 from dropless.cli.facts import show_facts
 from dropless.cli.output import number, print_json, print_line, print_problems, table

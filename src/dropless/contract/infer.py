@@ -157,8 +157,13 @@ def _column(con: Any, field: Field) -> dict[str, Any]:
         facts["seen"] = con.execute(f"SELECT min({column})::VARCHAR, max({column})::VARCHAR FROM sample").fetchone()
     if field.type != "VARCHAR" or present == 0:
         return facts
-    for kind, type_ in (("number", "DOUBLE"), ("date", "DATE")):
-        (like,) = con.execute(f"SELECT count(TRY_CAST({column} AS {type_})) FROM sample").fetchone()
+    iso = r"\d{4}-\d\d-\d\d([T ].*)?"
+    looks = {
+        "number": f"TRY_CAST({column} AS DOUBLE) IS NOT NULL",
+        "date": f"regexp_full_match({column}, '{iso}')",
+    }
+    for kind, test in looks.items():
+        (like,) = con.execute(f"SELECT count(*) FILTER (WHERE {test}) FROM sample").fetchone()
         if present / 2 < like < present:
             return {**facts, "mixed": (kind, present - like)}
     if distinct <= ENUM_VALUES and present >= ENUM_REPEATS * distinct and longest <= ENUM_LENGTH:

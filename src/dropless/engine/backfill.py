@@ -31,8 +31,11 @@ def backfill(project: Project, options: Options) -> RunReport:
     chosen = selected(project, options.selection, options.source)
     again = committed(project, chosen)
     if not again:
-        note = () if chosen else ("no split matches; dropless plan --json names those there are to read",)
-        return replace(run(project, options), notes=note)
+        report = run(project, options)
+        if chosen or options.selection == Selection():
+            return report
+        note = "no split matches; dropless plan --json names those there are to read"
+        return replace(report, notes=(*report.notes, note))
     named = ", ".join(split for _, split in again[:3]) + (f" and {len(again) - 3} more" if len(again) > 3 else "")
     note = f"{named}: committed before, with its rows in results with others; everything was computed again"
     return replace(run(project, replace(options, full=True, selection=Selection(), source=None)), notes=(note,))
