@@ -178,7 +178,8 @@ def test_events_are_appended_once_when_killed_under_clients(shop: Shop, point: s
     shop.run()
     with shop.clients(2, seed=21, rest=0.02):
         for nth in (1, 2):
-            assert shop.died(f"{point}:{nth}")
+            # A run ends where the changes end when it starts, which may be before its second epoch.
+            assert any(shop.died(f"{point}:{nth}") for _ in range(8))
     shop.run()
     told_once(shop)
 
@@ -203,8 +204,9 @@ def test_transaction_is_seen_whole_or_not_at_all(shop: Shop) -> None:
         eventually(shop.same)
         mover = threading.Thread(target=move)
         mover.start()
-        seen = []
-        for _ in range(60):
+        seen: list[tuple[Any, ...]] = []
+        until = time.monotonic() + 30
+        while len(seen) < 60 or (len({m for _, m in seen}) <= 3 and time.monotonic() < until):
             seen += shop.execute("SELECT sum(price), max(price) FROM copy")
             time.sleep(0.01)
         end.set()

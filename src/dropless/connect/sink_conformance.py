@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from dropless.connect.api import NOTHING, OP, CommitPermit, Field, Mode, Replaces, Sink, SinkContext
+from dropless.connect.staging import Remembered
 from dropless.errors import ConnectorError, DroplessError, Fenced
 
 Row = dict[str, Any]
@@ -186,8 +187,12 @@ class SinkConformance:
         raise NotImplementedError
 
     def inventory(self, context: SinkContext) -> list[str]:
-        """Returns the names of all things in the target and the staging folder, however hidden."""
-        return sorted(str(p.relative_to(context.folder)) for p in context.folder.rglob("*") if p != context.staging)
+        """Returns the names of all things in the target and the staging folder, however hidden.
+
+        What a sink remembers of its target is of no epoch, and is left out.
+        """
+        apart = (context.staging, context.staging / Remembered.NAME)
+        return sorted(str(p.relative_to(context.folder)) for p in context.folder.rglob("*") if p not in apart)
 
     # How a case is built.
 

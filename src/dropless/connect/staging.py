@@ -124,8 +124,10 @@ def check_retracted(sink: str, asked: int, went: int) -> None:
 class Remembered:
     """What a sink last knew of its target, in a file of its staging folder, for while the target is away."""
 
+    NAME = "target.json"
+
     def __init__(self, folder: Path) -> None:
-        self._file = folder / "target.json"
+        self._file = folder / self.NAME
         self._last: bytes | None = None
 
     def put(self, value: Any) -> None:
