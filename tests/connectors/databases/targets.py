@@ -12,6 +12,7 @@ import duckdb
 
 from dropless.connect.api import CommitPermit, Field, Sink, SinkContext
 from dropless.connect.config import Secret
+from dropless.connect.staging import Remembered
 from dropless.connectors.duckdb.sink import DuckDBSink, DuckDBSinkConfig
 from dropless.connectors.postgres.sink import PostgresSink, PostgresSinkConfig
 from dropless.connectors.sqlite.sink import SQLiteSink, SQLiteSinkConfig
@@ -52,8 +53,8 @@ class Target(ABC):
         return SinkContext("out", PIPELINE, self.folder, mode, tuple(key), tuple(columns), self.folder / "staging")
 
     def staged(self) -> list[str]:
-        """The names of all files in the staging folder."""
-        return sorted(p.name for p in (self.folder / "staging").glob("*"))
+        """The names of all files in the staging folder but the one in which a sink remembers its target."""
+        return sorted(p.name for p in (self.folder / "staging").glob("*") if p.name != Remembered.NAME)
 
 
 class DuckDBTarget(Target):
