@@ -295,6 +295,7 @@ def test_fresh_ledger_over_a_filled_target_is_refused(shop: Path) -> None:
 def test_every_point_is_killed_at() -> None:
     """A point that no test kills at is no evidence."""
     from dropless.engine.failpoint import POINTS as ALL
+    from intake.test_kill import POINTS as INTAKE_POINTS
 
-    killed_at = [*POINTS, *REPLAY_POINTS, *BACKFILL_POINTS]
+    killed_at = [*POINTS, *REPLAY_POINTS, *BACKFILL_POINTS, *INTAKE_POINTS]
     assert {point.partition(":")[0].partition("[")[0] for point in killed_at} == set(ALL)
