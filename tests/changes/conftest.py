@@ -1,12 +1,16 @@
-"""A shop in a database of each test's own."""
+"""A shop in a database, or a server, of each test's own."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from postgres_fixture import Cluster
 
 from .shop import Shop
 
@@ -24,3 +28,16 @@ def shop(tmp_path: Path, postgres: Any, postgres_database: str) -> Iterator[Shop
         f"SELECT slot_name FROM pg_replication_slots WHERE database = '{postgres_database}'"
     ):
         postgres.execute(f"SELECT pg_drop_replication_slot('{slot}')")
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A server that the test may stop, kill and configure."""
+    folder = Path(tempfile.mkdtemp(prefix="dropless-postgres-"))
+    made = Cluster(folder)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(folder)

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from dropless.engine.project import load_one
 from dropless.engine.report import RunReport
 from dropless.engine.run import Options
 from dropless.engine.run import run as execute
+from live_runs import running
 
 TABLE = """CREATE TABLE users (id bigint PRIMARY KEY, name text, n integer, price numeric(12,2), tags text[],
  ok boolean, at timestamptz, doc jsonb, raw bytea)"""
@@ -89,18 +90,9 @@ class Shop:
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
         return done.returncode != 0
 
-    @contextmanager
-    def running(self) -> Iterator[list[RunReport]]:
+    def running(self) -> AbstractContextManager[list[RunReport]]:
         """A run without an end, ended afterwards; its report is in the list then."""
-        project, options, reports = load_one(self.folder / "pipeline.yaml"), Options(), []
-        runner = threading.Thread(target=lambda: reports.append(execute(project, options)))
-        runner.start()
-        try:
-            yield reports
-        finally:
-            options.stop.set()
-            runner.join(60)
-        assert not runner.is_alive()
+        return running(self.folder)
 
     # ------------------------------------------------------------ what is there
 
@@ -190,10 +182,3 @@ def transaction(con: psycopg.Connection[Any], rng: random.Random, number: int) -
             con.commit()
     except (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected):
         con.rollback()
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until, "it never came to that"
-        time.sleep(0.05)

@@ -24,8 +24,9 @@ from dropless.engine.run import Options
 from dropless.errors import ConnectorError, DefinitionError
 from dropless.ledger.letters import LetterFilter, Letters
 from dropless.ledger.store import Ledger
+from live_runs import eventually
 
-from .shop import Shop, eventually
+from .shop import Shop
 
 CONTRACT = """
 apiVersion: v3.0.2

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dropless.engine.failpoint import plant
 from dropless.ledger.store import Ledger
+from live_runs import eventually
 from postgres_fixture import Cluster
 
-from .shop import LIVE, Shop, eventually
+from .shop import LIVE, Shop
 
 SMALL = {"settings": {"epoch_rows": 40, "chunk_bytes": 1500, "workers": 1, "latency": "50ms"}}
 POINTS = ["read", "decode", "state.write", "sink.prepare", "commit.before", "commit.after", "publish.before[copy]",
@@ -125,18 +123,6 @@ def test_control_that_acknowledges_before_the_ledger_loses_changes(shop: Shop) -
     del environment["DROPLESS_FAILPOINT"]
     subprocess.run([LIVE[0], "-c", early], cwd=shop.folder, env=environment, check=True)
     assert not shop.same()
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    folder = Path(tempfile.mkdtemp(prefix="dropless-postgres-"))
-    made = Cluster(folder)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.stop()
-        shutil.rmtree(folder)
 
 
 def test_server_that_is_killed_costs_nothing(cluster: Cluster, tmp_path: Path) -> None:

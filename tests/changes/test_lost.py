@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ import pytest
 from dropless.connectors.postgres import changes as changes_module
 from dropless.engine.project import load_one
 from dropless.errors import ConnectorError, DefinitionError
+from live_runs import eventually
 from postgres_fixture import Cluster
 
-from .shop import Shop, eventually
+from .shop import Shop
 
 
 def codes(shop: Shop) -> list[str]:
@@ -242,18 +243,6 @@ def test_committed_changes_are_not_there_to_be_compared(shop: Shop) -> None:
 
 
 # ---------------------------------------------------------------- servers of a test's own
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    folder = Path(tempfile.mkdtemp(prefix="dropless-postgres-"))
-    made = Cluster(folder)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.stop()
-        shutil.rmtree(folder)
 
 
 def test_slot_that_the_server_invalidated_is_lost(cluster: Cluster, tmp_path: Path) -> None:

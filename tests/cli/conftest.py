@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from dropless.cli.main import main
 from dropless.engine.starter import tutorial, write
@@ -40,6 +40,30 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write(tutorial(), tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+ONE_LETTER = """
+pipeline: shop
+sources: {orders: {ndjson: {path: "orders/*"}}}
+transforms: {paid: "SELECT id FROM orders"}
+sinks: {kept: {from: paid, csv: {path: kept}, mode: append}}
+"""
+
+
+@pytest.fixture
+def one_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with a pipeline that ran and has the dead letter 1-0."""
+    (tmp_path / "orders").mkdir()
+    (tmp_path / "orders" / "a-2026-01-01.ndjson").write_text('{"id": 1}\n{"id": \n')
+    (tmp_path / "pipeline.yaml").write_text(ONE_LETTER)
+    monkeypatch.chdir(tmp_path)
+    assert call("run").exit_code == 0
+    return tmp_path
+
+
+def call(*arguments: str) -> Result:
+    """Runs the command in this process, as it is."""
+    return CliRunner().invoke(main, arguments)
 
 
 @pytest.fixture

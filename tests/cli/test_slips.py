@@ -5,31 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from dropless.cli.main import COMMANDS, main
 
-DEFINITION = """
-pipeline: shop
-sources: {orders: {ndjson: {path: "orders/*"}}}
-transforms: {paid: "SELECT id FROM orders"}
-sinks: {kept: {from: paid, csv: {path: kept}, mode: append}}
-"""
-
-
-@pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a pipeline that ran and has the dead letter 1-0."""
-    (tmp_path / "orders").mkdir()
-    (tmp_path / "orders" / "a-2026-01-01.ndjson").write_text('{"id": 1}\n{"id": \n')
-    (tmp_path / "pipeline.yaml").write_text(DEFINITION)
-    monkeypatch.chdir(tmp_path)
-    assert call("run").exit_code == 0
-    return tmp_path
-
-
-def call(*arguments: str) -> Result:
-    return CliRunner().invoke(main, arguments)
+from .conftest import ONE_LETTER, call
 
 
 @pytest.mark.parametrize(
@@ -48,29 +28,29 @@ def call(*arguments: str) -> Result:
         ("show 9", "see: dropless runs\n"),
     ],
 )
-def test_a_slip_is_refused_with_what_there_is(shop: Path, command: str, said: str) -> None:
+def test_a_slip_is_refused_with_what_there_is(one_letter: Path, command: str, said: str) -> None:
     done = call(*command.split())
     assert done.exit_code == 2
     assert said in done.output
 
 
-def test_a_backfill_that_chooses_nothing_says_so(shop: Path) -> None:
+def test_a_backfill_that_chooses_nothing_says_so(one_letter: Path) -> None:
     assert "note: no split matches" in call("backfill", "--split", "nope").output
     assert "note: no split matches" not in call("backfill", "--since", "2026-01").output
 
 
-def test_a_discard_that_chooses_nothing_says_so(shop: Path) -> None:
+def test_a_discard_that_chooses_nothing_says_so(one_letter: Path) -> None:
     assert "no open dead letter is chosen" in call("dead-letters", "discard", "--rule", "x", "--reason", "y").output
     assert call("dead-letters", "discard", "--rule", "json", "--reason", "y").output == "1 discarded\n"
 
 
-def test_a_relation_alone_is_traced_in_the_definition_of_the_folder(shop: Path) -> None:
+def test_a_relation_alone_is_traced_in_the_definition_of_the_folder(one_letter: Path) -> None:
     assert call("lineage", "paid").output == call("lineage", "pipeline.yaml", "paid").output
     assert call("lineage", "nope.yaml").exit_code == 2
 
 
-def test_a_missing_file_is_named_with_its_line_in_the_definition(shop: Path) -> None:
-    (shop / "pipeline.yaml").write_text(DEFINITION.replace("orders/*", "order/*"))
+def test_a_missing_file_is_named_with_its_line_in_the_definition(one_letter: Path) -> None:
+    (one_letter / "pipeline.yaml").write_text(ONE_LETTER.replace("orders/*", "order/*"))
     for command in ("run", "plan"):
         done = call(command)
         assert "order does not exist\n  at pipeline.yaml:3 (sources.orders)\n  relative paths begin at" in done.output

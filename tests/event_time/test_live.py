@@ -9,7 +9,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+import live_runs
 from dropless.connect.api import place
-from dropless.engine.project import load_one
-from dropless.engine.run import Options, run
 from dropless.engine.timeline import NEVER, Live, Timeline
 from dropless.ledger.store import Ledger
 from dropless.spec.model import EventTime
+from live_runs import eventually
 
 from .shop import Shop
 from .test_final import appended
@@ -35,23 +35,10 @@ TRANSFORMS = """  n: SELECT window_start, count(*) AS n FROM tumble(clicks, at, 
 SINKS = "  out: {from: n, ndjson: {path: out}, mode: append}\n"
 
 
-def eventually(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < until, "it never came to that"
-        time.sleep(0.02)
-
-
 @contextmanager
 def running(shop: Shop) -> Iterator[None]:
-    options, reports = Options(), []
-    runner = threading.Thread(target=lambda: reports.append(run(load_one(shop.pipeline), options)))
-    runner.start()
-    try:
+    with live_runs.running(shop.folder) as reports:
         yield
-    finally:
-        options.stop.set()
-        runner.join(60)
     assert [r.status for r in reports] == ["succeeded"], reports
 
 

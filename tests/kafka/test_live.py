@@ -11,21 +11,15 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka.admin import NewPartitions
 
-from dropless.engine.project import load_one
-from dropless.engine.report import RunReport
-from dropless.engine.run import Options
-from dropless.engine.run import run as execute
 from dropless.ledger.store import Ledger
+from live_runs import eventually, running
 
 from .broker import Broker
 from .project import command, define, rows, run
@@ -53,28 +47,6 @@ def live(broker: Broker, topic: str | None, **more: Any) -> dict[str, Any]:
 
 def ids(folder: Path) -> list[int]:
     return sorted(row["id"] for row in rows(folder))
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < until, "it never came to that"
-        time.sleep(0.02)
-
-
-@contextmanager
-def running(folder: Path) -> Iterator[list[RunReport]]:
-    """A run of the definition in the folder, ended afterwards; its report is in the list then."""
-    project = load_one(folder / "pipeline.yaml")
-    options, reports = Options(), []
-    runner = threading.Thread(target=lambda: reports.append(execute(project, options)))
-    runner.start()
-    try:
-        yield reports
-    finally:
-        options.stop.set()
-        runner.join(60)
-    assert not runner.is_alive()
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,11 @@ from typing import Any
 
 from confluent_kafka import Consumer
 
+from live_runs import eventually, running
+
 from .broker import Broker
 from .project import command, define, rows, run
-from .test_live import clicks, eventually, ids, live, often, running  # noqa: F401
+from .test_live import clicks, ids, live, often  # noqa: F401
 
 CONTRACT = {"id": "BIGINT!", "name": "VARCHAR"}
 

@@ -27,6 +27,12 @@ def test_same_seed_gives_the_same_trials() -> None:
     assert [t.number for t in one] == list(range(1, len(one) + 1))
 
 
+def test_order_in_which_labels_were_met_makes_no_difference() -> None:
+    """Sinks publish side by side, so it is chance."""
+    turned = {scenario: dict(reversed(trace.items())) for scenario, trace in TRACES.items()}
+    assert planned(7, 200, turned, KINDS) == planned(7, 200, TRACES, KINDS)
+
+
 def test_planned_kills_are_as_many_as_asked() -> None:
     trials = planned(1, 137, TRACES, KILLS)
     assert sum(len(t.faults) for t in trials) == 137

@@ -130,10 +130,12 @@ def planned(
 
 
 def _chosen(trace: Trace, points: Sequence[str]) -> Trace:
-    """The labels that `points` name; a point named without its subject means all of its subjects."""
-    if not points:
-        return trace
-    return {label: n for label, n in trace.items() if label in points or label.partition("[")[0] in points}
+    """The labels that `points` name, or all; a point named without its subject means all of its subjects.
+
+    In the order of their names: which label a process came past first is chance, since sinks publish side by side.
+    """
+    chosen = [label for label in trace if not points or label in points or label.partition("[")[0] in points]
+    return {label: trace[label] for label in sorted(chosen)}
 
 
 class _Deck:

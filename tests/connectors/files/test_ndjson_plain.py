@@ -207,7 +207,7 @@ def test_short_numbers_are_what_python_reads(con: Any, texts: list[str]) -> None
     assert found.values(type_of("DECIMAL(9,2)", con)) is None
 
 
-COMPILER = shutil.which("cc") or shutil.which("gcc")
+COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
 
 def test_kernel_is_there_where_it_can_be_compiled() -> None:

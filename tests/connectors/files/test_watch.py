@@ -9,10 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +18,8 @@ import pytest
 from dropless.connect.api import Split
 from dropless.connectors.files.location import FileConfig
 from dropless.connectors.files.watch import Watch
-from dropless.engine.project import load_one
-from dropless.engine.report import RunReport
-from dropless.engine.run import Options
-from dropless.engine.run import run as execute
 from kafka.project import command, define, rows
+from live_runs import eventually, running
 
 
 def made(folder: Path, **settings: Any) -> Path:
@@ -54,28 +48,6 @@ def put(folder: Path, name: str, *ids: int) -> None:
 
 def ids(folder: Path) -> list[int]:
     return sorted(row["id"] for row in rows(folder))
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 30) -> float:
-    begun = time.monotonic()
-    while not holds():
-        assert time.monotonic() < begun + seconds, "it never came to that"
-        time.sleep(0.02)
-    return time.monotonic() - begun
-
-
-@contextmanager
-def running(folder: Path) -> Iterator[list[RunReport]]:
-    project, options = load_one(folder / "pipeline.yaml"), Options()
-    reports: list[RunReport] = []
-    runner = threading.Thread(target=lambda: reports.append(execute(project, options)))
-    runner.start()
-    try:
-        yield reports
-    finally:
-        options.stop.set()
-        runner.join(60)
-    assert not runner.is_alive()
 
 
 def test_files_that_appear_are_taken_within_a_second(tmp_path: Path) -> None:

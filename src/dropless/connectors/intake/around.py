@@ -10,8 +10,6 @@ import orjson
 import pyarrow as pa
 
 from dropless.connect.api import Field, Violation
-from dropless.connect.cast import normal
-from dropless.errors import ConnectorError, problem
 
 TYPES: Mapping[str, tuple[str, ...]] = {
     "received": ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "BIGINT"),
@@ -20,6 +18,12 @@ TYPES: Mapping[str, tuple[str, ...]] = {
     "sender": ("VARCHAR",),
 }
 """Part -> the types its column may have; the first where nothing is declared."""
+PARTS = ", ".join(TYPES)
+
+
+def types_of(part: str) -> tuple[str, ...]:
+    """The types that the column of a part may have; none for a part there is not."""
+    return TYPES.get(part, ())
 
 
 class Around(NamedTuple):
@@ -44,29 +48,6 @@ def around_of(context: bytes) -> Around:
     parts = orjson.loads(context) if context else {}
     time = parts.pop("received", 0)
     return Around(time, orjson.dumps(parts) if parts else b"")
-
-
-def default_fields(metadata: Mapping[str, str]) -> tuple[Field, ...]:
-    """The columns with the types they have where nothing is declared."""
-    return tuple(Field(column, TYPES[part][0]) for part, column in metadata.items())
-
-
-def refuse_bad_metadata(metadata: Mapping[str, str], fields: Sequence[Field] | None, source: str) -> None:
-    """Raises `source.bad_setting` with every part and column that do not go together."""
-    wrong = []
-    declared = {f.name: f for f in fields or ()}
-    for part, column in metadata.items():
-        types = TYPES.get(part, ())
-        if not types:
-            wrong.append(f'metadata has no "{part}"; there are {", ".join(TYPES)}')
-        elif fields is not None and column not in declared:
-            wrong.append(f'the contract does not declare "{column}", which is to hold the {part}')
-        elif fields is not None and normal(declared[column].type) not in {normal(t) for t in types}:
-            wrong.append(f'"{column}" is declared {declared[column].type}, but the {part} is {" or ".join(types)}')
-    if len(set(metadata.values())) < len(metadata):
-        wrong.append("two parts of metadata go to the same column")
-    if wrong:
-        raise ConnectorError(*(problem("source.bad_setting", f'source "{source}": {text}') for text in wrong))
 
 
 def columns(

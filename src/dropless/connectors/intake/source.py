@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from dropless.connect.api import Decoder, Field, Offset, Record, Source, SourceContext, Split, SplitReader
+from dropless.connect.around import default_fields, refuse_bad_metadata
 from dropless.connect.serve import Serving
 from dropless.connectors.files.ndjson_parse import Rename, parse
 from dropless.connectors.files.sample import Columns
 from dropless.connectors.files.single import JsonValues, RawValues, ValueDecoder
-from dropless.connectors.intake.around import Around, default_fields, refuse_bad_metadata
+from dropless.connectors.intake.around import PARTS, Around, types_of
 from dropless.connectors.intake.config import IntakeConfig, LogConfig
 from dropless.connectors.intake.decode import EventDecoder
 from dropless.connectors.intake.log import settle
@@ -38,7 +39,7 @@ class LogSource(Source[C], Generic[C]):
     def __init__(self, config: C, context: SourceContext) -> None:
         super().__init__(config, context)
         self.who = f'source "{context.name}"'
-        refuse_bad_metadata(config.metadata, context.fields, context.name)
+        refuse_bad_metadata(config.metadata, context.fields, context.name, types_of, PARTS)
         self.folder = Path(context.folder, config.log or f"intake/{context.name}")
         self.shelf = Shelf(self.folder)
         self._spots: list[Spot] = []
@@ -56,7 +57,7 @@ class LogSource(Source[C], Generic[C]):
     # ------------------------------------------------------------ columns
 
     def discover(self) -> tuple[Field, ...]:
-        return (*self._found(), *default_fields(self.config.metadata))
+        return (*self._found(), *default_fields(self.config.metadata, types_of))
 
     def _found(self) -> tuple[Field, ...]:
         columns, rename = Columns(mixed="JSON"), Rename(self.config.rename, ())

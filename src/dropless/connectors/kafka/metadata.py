@@ -12,7 +12,6 @@ import pyarrow as pa
 from dropless.connect.api import Field, Violation
 from dropless.connect.cast import normal
 from dropless.connectors.kafka.messages import Around
-from dropless.errors import ConnectorError, problem
 
 _TEXTS = ("VARCHAR", "BLOB")
 _HEADERS = "STRUCT(name VARCHAR, value VARCHAR)[]"
@@ -28,31 +27,12 @@ TYPES: Mapping[str, tuple[str, ...]] = {
 _HEADER_TYPES = _TEXTS
 
 
-def _types(part: str) -> tuple[str, ...]:
+PARTS = f"{', '.join(TYPES)} and headers.NAME"
+
+
+def types_of(part: str) -> tuple[str, ...]:
+    """The types that the column of a part may have; none for a part there is not."""
     return _HEADER_TYPES if part.startswith("headers.") else TYPES.get(part, ())
-
-
-def default_fields(metadata: Mapping[str, str]) -> tuple[Field, ...]:
-    """The columns with the types they have where nothing is declared."""
-    return tuple(Field(column, _types(part)[0]) for part, column in metadata.items())
-
-
-def refuse_bad_metadata(metadata: Mapping[str, str], fields: Sequence[Field] | None, source: str) -> None:
-    """Raises `source.bad_setting` with every part and column that do not go together."""
-    wrong = []
-    declared = {f.name: f for f in fields or ()}
-    for part, column in metadata.items():
-        types = _types(part)
-        if not types:
-            wrong.append(f'metadata has no "{part}"; there are {", ".join(TYPES)} and headers.NAME')
-        elif fields is not None and column not in declared:
-            wrong.append(f'the contract does not declare "{column}", which is to hold the {part}')
-        elif fields is not None and normal(declared[column].type) not in {normal(t) for t in types}:
-            wrong.append(f'"{column}" is declared {declared[column].type}, but the {part} is {" or ".join(types)}')
-    if len(set(metadata.values())) < len(metadata):
-        wrong.append("two parts of metadata go to the same column")
-    if wrong:
-        raise ConnectorError(*(problem("source.bad_setting", f'source "{source}": {text}') for text in wrong))
 
 
 class MetadataColumns:

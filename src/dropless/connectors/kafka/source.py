@@ -10,13 +10,14 @@ from dataclasses import replace
 from typing import Any
 
 from dropless.connect.api import Decoder, Field, Offset, Record, Source, SourceContext, Split
+from dropless.connect.around import default_fields, refuse_bad_metadata
 from dropless.connectors.files.ndjson_parse import Rename, parse
 from dropless.connectors.files.sample import Columns
 from dropless.connectors.kafka.config import REGISTERED, KafkaConfig, refuse_bad_settings, start_time
 from dropless.connectors.kafka.decode import KafkaDecoder
 from dropless.connectors.kafka.formats import value_decoder
 from dropless.connectors.kafka.lookup import Lookup
-from dropless.connectors.kafka.metadata import default_fields, refuse_bad_metadata
+from dropless.connectors.kafka.metadata import PARTS, types_of
 from dropless.connectors.kafka.reader import KafkaReader, Place
 from dropless.connectors.kafka.settings import client_settings
 from dropless.connectors.kafka.stream import Stream
@@ -40,7 +41,7 @@ class KafkaSource(Source[KafkaConfig]):
     def __init__(self, config: KafkaConfig, context: SourceContext) -> None:
         super().__init__(config, context)
         refuse_bad_settings(config, context.name)
-        refuse_bad_metadata(config.metadata, context.fields, context.name)
+        refuse_bad_metadata(config.metadata, context.fields, context.name, types_of, PARTS)
         self.who = f'source "{context.name}"'
         self._settings = client_settings(config, context.folder)
         self._group = config.group or f"dropless-{context.name}"
@@ -88,8 +89,8 @@ class KafkaSource(Source[KafkaConfig]):
 
     def discover(self) -> tuple[Field, ...]:
         if self.config.format == "raw":
-            return (Field("value", "BLOB"), *default_fields(self.config.metadata))
-        return (*self._sampled_fields(), *default_fields(self.config.metadata))
+            return (Field("value", "BLOB"), *default_fields(self.config.metadata, types_of))
+        return (*self._sampled_fields(), *default_fields(self.config.metadata, types_of))
 
     def _sampled_fields(self) -> tuple[Field, ...]:
         columns = Columns(mixed="JSON")
