@@ -1,7 +1,11 @@
-"""Commands and output printed in a README, run again and compared; or written anew.
+"""Commands and output printed in a page, run again and compared; or written anew.
 
-`python tests/examples/console.py` runs the commands of every README for which the data is at hand and writes what they
-print into it.
+A page is worked through from top to bottom, as a reader would: a block whose fence names a file (```` ```yaml FILE ````)
+is written to it, the commands of a `console` block are run. A page that goes on where another one ends names that in its
+first line: `<!-- goes on from first-pipeline.md -->`.
+
+`python tests/examples/console.py` works through every page for which the data is at hand and writes what its commands
+print into it; `python tests/examples/console.py NAME...` only those of these examples or guides.
 """
 
 from __future__ import annotations
@@ -17,9 +21,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
-BLOCK = re.compile(r"^```console\n(.*?)^```$", re.M | re.S)
+GUIDES = ROOT / "docs" / "guide"
+BLOCK = re.compile(r"^```(?P<language>\w+)(?: (?P<file>\S+))?\n(?P<body>.*?)^```$", re.M | re.S)
+BEFORE = re.compile(r"\A<!-- goes on from (\S+) -->$", re.M)
 VARIES = (
     (re.compile(r"in \d+\.\d s\b"), "in N s"),
+    (re.compile(r"in \d+ s; seed"), "in N s; seed"),
+    (re.compile(r"median \d+\.\d+ s, 95th percentile \d+\.\d+ s"), "median N s, 95th percentile N s"),
+    (re.compile(r"^\S+ epoch \d+ (reading|computing|publishing).*\n", re.M), ""),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+(\+00:00)?"), "TIME"),
     (re.compile(r"\bdefinition [0-9a-f]{16}\b"), "definition VERSION"),
     # Letters are numbered as their chunks are done, and chunks of several threads are done as it happens.
@@ -32,24 +41,34 @@ VARIES = (
 
 @dataclass(frozen=True)
 class Shown:
-    """A command of a README and the output printed below it."""
+    """A command of a page, the output printed below it, and the output it gave now."""
 
     command: str
-    output: str
+    said: str
+    now: str
 
 
-def shown(text: str) -> list[Shown]:
-    """The commands of all console blocks, in their order."""
-    found = []
-    for block in BLOCK.findall(text):
-        for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
-            command, _, output = part.partition("\n")
-            found.append(Shown(command, output.strip()))
-    return found
+def worked_through(text: str, folder: Path) -> list[list[Shown]]:
+    """Every `console` block of a page with what its commands print now, its files being written on the way."""
+    blocks = []
+    for block in BLOCK.finditer(text):
+        if block["file"]:
+            file = folder / block["file"]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(block["body"])
+        elif block["language"] == "console":
+            blocks.append([])
+            for part in re.split(r"^\$ ", block["body"], flags=re.M)[1:]:
+                command, _, said = part.partition("\n")
+                blocks[-1].append(Shown(command, said.strip(), run(command, folder)))
+    return blocks
 
 
 def run(command: str, folder: Path) -> str:
-    """What a command prints on standard output, in a folder; the `dropless` and the Python of this environment."""
+    """What a command prints, in a folder; the `dropless` and the Python of this environment.
+
+    Standard error is left out where a command did its work: it has the progress.
+    """
     env = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -57,9 +76,9 @@ def run(command: str, folder: Path) -> str:
         "COLUMNS": "120",
     }
     done = subprocess.run(["bash", "-c", command], cwd=folder, env=env, capture_output=True, text=True)
-    if done.returncode not in (0, 3):
+    if done.returncode not in (0, 2, 3, 4, 5):
         raise AssertionError(f"{command}: status {done.returncode}\n{done.stderr}")
-    return done.stdout.strip()
+    return (done.stdout if done.returncode in (0, 3) else done.stdout + done.stderr).strip()
 
 
 def same(text: str) -> str:
@@ -72,16 +91,16 @@ def same(text: str) -> str:
 
 
 def written(text: str, folder: Path) -> str:
-    """The README with the output its commands give now."""
+    """The page with the output its commands give now; what says the same but for times is left as it was."""
+    blocks = iter(worked_through(text, folder))
 
     def block(match: re.Match[str]) -> str:
+        if match["language"] != "console":
+            return match[0]
         lines = []
-        for part in re.split(r"^\$ ", match[1], flags=re.M)[1:]:
-            command, _, before = part.partition("\n")
-            now = run(command, folder)
-            # What says the same but for times is left as it was.
-            output = before.strip() if same(before) == same(now) else "\n".join(x.rstrip() for x in now.splitlines())
-            lines.append(f"$ {command}\n{output}".rstrip() + "\n")
+        for shown in next(blocks):
+            output = shown.said if same(shown.said) == same(shown.now) else shown.now
+            lines.append("\n".join(x.rstrip() for x in f"$ {shown.command}\n{output}".splitlines()).rstrip() + "\n")
         return "```console\n" + "\n".join(lines) + "```"
 
     return BLOCK.sub(block, text)
@@ -93,18 +112,34 @@ def copied(name: str, folder: Path) -> Path:
     return shutil.copytree(ROOT / "examples" / name, folder / name, ignore=shutil.ignore_patterns(*left))
 
 
+def guide_folder(page: Path, folder: Path) -> Path:
+    """Where a guide is worked through: an empty folder, or what the guide before it left."""
+    before = BEFORE.match(page.read_text())
+    if before:
+        work = guide_folder(page.with_name(before[1]), folder)
+        worked_through(page.with_name(before[1]).read_text(), work)
+        return work
+    work = folder / "work"
+    work.mkdir()
+    return work
+
+
 def main(names: list[str]) -> None:
     sys.path.insert(0, str(ROOT / "examples"))
     import fetch
 
-    for name in names or [*fetch.SETS, "shop"]:
-        readme = ROOT / "README.md" if name == "shop" else ROOT / "examples" / name / "README.md"
+    guides = {page.stem: page for page in sorted(GUIDES.glob("*.md"))}
+    for name in names or [*fetch.SETS, "shop", *guides]:
         with tempfile.TemporaryDirectory() as folder:
-            copy = copied(name, Path(folder))
+            if name in guides:
+                page, work = guides[name], guide_folder(guides[name], Path(folder))
+            else:
+                page = ROOT / "README.md" if name == "shop" else ROOT / "examples" / name / "README.md"
+                work = copied(name, Path(folder))
             if name in fetch.SETS:
-                fetch.fetch(name, copy / "input", DATA)
-            readme.write_text(written(readme.read_text(), copy))
-        sys.stdout.write(f"{readme}\n")
+                fetch.fetch(name, work / "input", DATA)
+            page.write_text(written(page.read_text(), work))
+        sys.stdout.write(f"{page}\n")
 
 
 if __name__ == "__main__":

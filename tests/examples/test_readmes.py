@@ -1,7 +1,8 @@
-"""What a README says a command prints is what it prints."""
+"""What a page says a command prints is what it prints."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -56,11 +57,11 @@ DIRT = {
 }
 
 
-def expect_shown(readme: Path, folder: Path) -> None:
-    commands = console.shown(readme.read_text())
-    assert commands
-    for said in commands:
-        assert console.same(console.run(said.command, folder)) == console.same(said.output), said.command
+def expect_shown(page: Path, folder: Path) -> None:
+    blocks = console.worked_through(page.read_text(), folder)
+    assert any(blocks)
+    for shown in itertools.chain(*blocks):
+        assert console.same(shown.now) == console.same(shown.said), shown.command
 
 
 def test_readme_shows_the_definition_of_the_shop_example_and_what_it_prints(tmp_path: Path) -> None:
@@ -78,6 +79,11 @@ def test_readme_of_an_example_shows_what_its_commands_print_on_the_public_data(n
     folder = console.copied(name, tmp_path)
     fetch.fetch(name, folder / "input", console.DATA)
     expect_shown(console.ROOT / "examples" / name / "README.md", folder)
+
+
+@pytest.mark.parametrize("page", sorted(console.GUIDES.glob("*.md")), ids=lambda page: page.stem)
+def test_guide_shows_what_its_commands_print(page: Path, tmp_path: Path) -> None:
+    expect_shown(page, console.guide_folder(page, tmp_path))
 
 
 @pytest.mark.parametrize("name", sorted(DIRT))

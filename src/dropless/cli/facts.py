@@ -11,15 +11,21 @@ from dropless.cli.output import number, table
 
 
 def show_facts(facts: Mapping[str, Any]) -> None:
-    """For each path where every record went, for each sink what was given to the target, and the rules that failed."""
+    """For each path where every record went, for each sink what was given to the target, and the rules that failed.
+
+    Of a stopped run: where they would have gone, and what was withheld; no target saw any of it (L10).
+    """
+    went, given = "where the records went", "rows given to it"
+    if facts["status"] == "stopped":
+        went, given = "where the records would have gone", "rows withheld"
     rows = []
     for p in facts["paths"]:
         held = {"held": p["held"]} if p["held"] else {}
         rows.append([f"{p['source']} -> {p['sink']}", number(p["read"]), fates({**p["fates"], **held})])
-    table(rows, ["path", "read", "where the records went"])
+    table(rows, ["path", "read", went])
     table(
         [[name, number(s["rows"])] for name, s in facts["sinks"].items() if facts["paths"]],
-        ["sink", "rows given to it"],
+        ["sink", given],
     )
     failed = [v for v in facts["verdicts"] if v["failed"]]
     table(
