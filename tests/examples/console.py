@@ -1,7 +1,7 @@
 """Commands and output printed in a page, run again and compared; or written anew.
 
-A page is worked through from top to bottom, as a reader would: a block whose fence names a file (```` ```yaml FILE ````)
-is written to it, the commands of a `console` block are run. A page that goes on where another one ends names that in its
+A page is worked through from top to bottom, as a reader would: a block whose fence names a file after the language is
+written to that file, the commands of a `console` block are run. A page that goes on where another one ends names it in its
 first line: `<!-- goes on from first-pipeline.md -->`.
 
 `python tests/examples/console.py` works through every page for which the data is at hand and writes what its commands
