@@ -1,8 +1,8 @@
 """Commands and output printed in a page, run again and compared; or written anew.
 
 A page is worked through from top to bottom, as a reader would: a block whose fence names a file after the language is
-written to that file, the commands of a `console` block are run. A page that goes on where another one ends names it in its
-first line: `<!-- goes on from first-pipeline.md -->`.
+written to that file, the commands of a `console` block are run. A page that goes on where another one ends says so in
+its first line: `<!-- goes on from first-pipeline.md -->`.
 
 `python tests/examples/console.py` works through every page for which the data is at hand and writes what its commands
 print into it; `python tests/examples/console.py NAME...` only those of these examples or guides.
