@@ -13,7 +13,7 @@ from dropless.contract.model import BatchRule, Contract, UniqueRule
 from dropless.errors import Place, Problem
 from dropless.errors.codes.plan import CODES
 from dropless.plan.guarantee import Facts, guarantees
-from dropless.spec.model import CheckSpec, PipelineSpec, SinkSpec, SourceSpec, TransformSpec
+from dropless.spec.model import CheckSpec, EventTime, PipelineSpec, SinkSpec, SourceSpec, TransformSpec
 
 from .conftest import columns, plan_of
 
@@ -456,3 +456,20 @@ def test_every_code_of_the_family_is_raised_by_a_test_here() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     text += (Path(__file__).parent / "test_windowing.py").read_text(encoding="utf-8")
     assert [code for code in CODES if f'"{code}"' not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("SELECT o.id FROM orders o JOIN users u USING (user_id)", "cannot let rows go"),
+        ("SELECT o.id FROM orders o JOIN items i USING (item)", "joins no two logs"),
+        ("SELECT id FROM orders", "joins no two logs"),
+    ],
+)
+def test_a_retention_that_bounds_no_join_is_refused(sql: str, said: str) -> None:
+    transform = TransformSpec("t", sql=sql, retention_seconds=60)
+    times = {"orders": EventTime("ts")}
+    found = only(plan_of(SOURCES, {"t": transform}, tables=("items",), times=times).problems)
+    assert found.code == "plan.retention"
+    assert said in found.message
+    assert found.hint

@@ -72,8 +72,16 @@ def _show(project: Project) -> None:
         click.echo(f"  {g.source} -> {g.sink}: {g.guarantee} ({g.mechanism})")
     for relation, said in _windows(project).items():
         click.echo(f"  windows of {relation}: {said}")
+    for relation, said in _joins(project).items():
+        click.echo(f"  join in {relation}: {said}")
     for note in project.notes:
         click.echo(f"  note: {note.message}")
+
+
+def _joins(project: Project) -> dict[str, str]:
+    from dropless.plan.explain import joins
+
+    return joins(project.plan) if project.plan is not None else {}
 
 
 def _windows(project: Project) -> dict[str, str]:

@@ -104,8 +104,9 @@ class Tally:
         """Telescopes along the way: each operator takes the fates of the records that end in it.
 
         Where branches of one source meet again, a record that came through any of them went on; the others are put
-        down to the quarantines between, then to the joins that found nothing for them yet, the rest to filters. Such a
-        record's fate is told when it is read: what a join on a branch still finds for it later is told no more.
+        down to the quarantines between, then to what was late, then to the joins that found nothing for them yet, the
+        rest to filters. Such a record's fate is told when it is read: what a join on a branch still finds for it later
+        is told no more.
         """
         fates: Counter[str] = Counter()
         held = released = 0
@@ -113,18 +114,18 @@ class Tally:
             if stage in self.sums:
                 fates.update(self.sums[stage].fates)
         alive = read - sum(fates.values())
-        branch_quarantined = branch_held = 0
+        branch: Counter[str] = Counter()
         for operator, chained in way:
             counts = self._records(operator.name, source)
             arrived = counts["in"]
             if not chained:  # A meeting of branches.
                 lost = alive - arrived
-                refused = min(lost, branch_quarantined)
-                unmatched = min(lost - refused, branch_held)
-                fates["quarantined"] += refused
-                fates["unmatched"] += unmatched
-                fates["filtered"] += lost - refused - unmatched
-                alive, branch_quarantined, branch_held = arrived, 0, 0
+                for fate, count in (("quarantined", "quarantined"), ("late", "late"), ("unmatched", "held")):
+                    some = min(lost, branch[count])
+                    fates[fate] += some
+                    lost -= some
+                fates["filtered"] += lost
+                alive, branch = arrived, Counter()
             if isinstance(operator, FOLDS):
                 held += counts["held"]
                 released += counts["released"]
@@ -133,8 +134,7 @@ class Tally:
                 break
             ended = Counter({k: v for k, v in counts.items() if k not in ("in", "out", "held", "released") and v})
             if _branches(way, operator):
-                branch_quarantined += ended["quarantined"]
-                branch_held += counts["held"]
+                branch.update({k: counts[k] for k in ("quarantined", "late", "held")})
                 continue
             fates.update(ended)
             held += counts["held"]

@@ -12,9 +12,22 @@ import pyarrow as pa
 from dropless.connect.api import AT
 from dropless.engine.flow import Failures, Outcome, W
 from dropless.engine.timeline import NEVER, Low, micros, times_of
-from dropless.plan.ir import Aggregate, Late, Plan, Scan
+from dropless.plan.ir import Aggregate, IntervalJoin, Late, Operator, Plan, Scan
+from dropless.spec.model import EventTime
 
 RULE = "late"
+WORDS = {
+    (False, False): "its window had ended at {}",
+    (False, True): "windows that ended by {} are closed for good",
+    (True, False): "the time of its source had gone on past {}",
+    (True, True): "what could be joined with records of {} has left the state",
+}
+"""Before a join or not, and replayed or not: why a record is late."""
+
+
+def stage_of(operator: Late) -> str:
+    """The stage of letters of records that are late there."""
+    return f"late:{operator.relation}" + (f".{operator.side}" if operator.side else "")
 
 
 @dataclass
@@ -48,12 +61,22 @@ class Clock:
         return mark if mark == NEVER else mark - self.keep(operator)
 
     def keep(self, operator: str) -> int:
-        """How long, in event time, windows behind the operator are kept once they have ended."""
+        """How long, in event time, windows of the operator, or rows of a join, are kept once they are over."""
         if operator not in self._keeps:
-            times, o = self.plan.times, self.plan.operators[operator]
-            kept = min((micros(times[s].keep_seconds) for s in self.sources(operator)), default=0)
-            self._keeps[operator] = 0 if isinstance(o, Aggregate) and (o.final or o.whole) else kept
+            o = self.plan.operators[operator]
+            kept = [_kept(o, self.plan.times[s]) for s in self.sources(operator)]
+            self._keeps[operator] = micros(min(kept, default=0.0))
         return self._keeps[operator]
+
+
+def _kept(operator: Operator, time: EventTime) -> float:
+    """How long an operator keeps what is over, in seconds: what was given out once is not corrected."""
+    match operator:
+        case Aggregate() if operator.final or operator.whole:
+            return 0.0
+        case IntervalJoin():
+            return 0.0 if operator.outer else time.keep_seconds or 0.0
+    return time.keep_windows_seconds
 
 
 @dataclass
@@ -69,19 +92,22 @@ class Judge:
     def late(self, operator: Late, places: np.ndarray, ends: np.ndarray) -> np.ndarray | None:
         """A mask, or None where no row is late."""
         if self.replays:  # A letter is replayed into a window that has ended, as long as there is one.
-            return ends <= self.clock.horizon(self._closing(operator))
+            return ends <= self._horizon(operator)
         found = self.low.late(places, ends) if self.low is not None else None
-        given = self.admitted.get(f"late:{operator.relation}")
+        given = self.admitted.get(stage_of(operator))
         if found is not None and given is not None and found.any():
             found &= ~np.isin(places, given)
         return found
 
-    def _closing(self, operator: Late) -> str:
-        """The operator behind it that forgets windows first."""
-        plan = self.clock.plan
+    def _horizon(self, operator: Late) -> int:
+        """Rows whose windows, or whose own time, ended by then come too late even for a replay."""
+        plan, clock = self.clock.plan, self.clock
         after = [o for o in plan.operators.values() if operator.name in plan.ancestors(o.name)]
-        closing = [o.name for o in after if isinstance(o, Aggregate) and o.closes]
-        return min(closing, key=self.clock.keep, default=operator.name)
+        found = [clock.horizon(o.name) for o in after if isinstance(o, Aggregate) and o.closes]
+        mark = clock.watermark(operator.name)
+        # A partner stays in a join as long as the time of this side does not go on without it.
+        found += [mark - clock.keep(o.name) for o in after if isinstance(o, IntervalJoin) and mark > NEVER]
+        return max(found, default=clock.horizon(operator.name))
 
 
 class LateStep:
@@ -103,7 +129,7 @@ class LateStep:
         if late is None or not late.any():
             return Outcome(rows, rows.num_rows)
         which = np.flatnonzero(late)
-        word = "windows that ended by {} are closed for good" if judge.replays else "its window had ended at {}"
+        word = WORDS[bool(o.side), judge.replays]
         reasons = [word.format(_text(end)) for end in ends[which].tolist()]
         kept = rows.filter(pa.array(~late))
         return Outcome(kept, kept.num_rows, {}, Failures(which, [[RULE]] * len(which), reasons))

@@ -80,7 +80,7 @@ class Past:
             return _NONE
         letters = self._index[number]
         stages = [f"transform:{r}" for r in relations] + [f"check:{r}" for r in relations]
-        stages += [f"late:{r}" for r in relations]
+        stages += [f"late:{r}{side}" for r in relations for side in ("", ".left", ".right")]
         stages += [f"sink:{sink}"] if sink is not None else []
         return self._places(number, np.isin(letters["stage"], stages) & (letters["state"] != "replayed"))
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from dropless.engine.apply import ApplyStep
 from dropless.engine.expressions import CheckStep, FilterStep, ProjectStep, Step
 from dropless.engine.flow import Flow, Outcome, Refused, RowCount, W, hidden_of, places_of
-from dropless.engine.lateness import Judge, LateStep
+from dropless.engine.lateness import Judge, LateStep, stage_of
 from dropless.engine.lookup import LookupStep, UnnestStep
 from dropless.engine.placecount import PlaceCounter
 from dropless.engine.query import Session
@@ -164,8 +164,8 @@ class Lane:
                 )
             )
         refused = rows.select(places_of(rows)).take(pa.array(failures.rows))
-        kind = {Check: "check", Late: "late"}.get(type(operator), "transform")
-        stage = f"{kind}:{operator.relation}"
+        kind = "check" if isinstance(operator, Check) else "transform"
+        stage = stage_of(operator) if isinstance(operator, Late) else f"{kind}:{operator.relation}"
         flow.refused.append(Refused(stage, operator.name, refused, failures.rules, failures.reasons))
         return refused
 

@@ -268,7 +268,9 @@ class _Builder:
             return
         text = self._text(name, transform.sql)
         tables = {n.lower(): Named(r, n) for n, r in self.ends.items()}
-        env = Env(self.draft, text, name, tables, self._final(name))
+        kept = transform.retention_seconds
+        retention = None if kept is None else round(kept * 1_000_000)
+        env = Env(self.draft, text, name, tables, self._final(name), retention)
         before = (dict(self.draft.operators), list(self.draft.recomputed), list(self.draft.notes))
         try:
             outputs, doubt = (None, None) if has_calls(self.trees[name]) else self._describe(text, self.trees[name])
@@ -276,10 +278,18 @@ class _Builder:
             if doubt is not None:
                 raise doubt
             _refuse_names(name, rel.names(), text.where)
+            self._require_retention(name, retention, text)
         except Refuse:
             self.draft.operators, self.draft.recomputed, self.draft.notes = before
             raise
         self._end(name, self._own(name, rel, text))
+
+    def _require_retention(self, name: str, retention: int | None, text: Text) -> None:
+        """A retention bounds a join of the transform. Raises Refuse where there is none."""
+        own = (o for o in self.draft.operators.values() if o.relation == name)
+        if retention is not None and not any(isinstance(o, ir.IntervalJoin) for o in own):
+            said = f'transform "{name}" has a retention, and joins no two logs'
+            raise Refuse(problem("plan.retention", said, text.where, "leave retention out"))
 
     def _final(self, name: str) -> bool:
         """Whether windows of a transform are given out once: where that is said, else where a sink appends them."""

@@ -14,6 +14,7 @@ from dropless.plan.ir import (
     Deliver,
     Distinct,
     Filter,
+    IntervalJoin,
     Item,
     Join,
     Keyed,
@@ -82,6 +83,8 @@ def state(operator: Operator) -> str | None:
         case Aggregate():
             until = " until its window has ended" if operator.final else ""
             return f"one row of accumulators for each {_of(operator.keys)}{until}"
+        case IntervalJoin():
+            return f"the rows of both sides by their join keys{_until(operator)}"
         case Join():
             return "all rows of both sides by their join keys"
         case Keyed():
@@ -115,11 +118,49 @@ def windows(plan: Plan) -> dict[str, str]:
                 "which cannot be replayed into windows that were given out"
             )
         else:
-            days = min(t.keep_seconds for t in times) / 86_400
+            days = min(t.keep_windows_seconds for t in times) / 86_400
             found[o.relation] = (
                 f"early results, corrected as records come; {late}, "
                 f"which can be replayed until {days:,g} days of event time after the window"
             )
+    return found
+
+
+def _join(operator: Join) -> dict[str, Any]:
+    on = [f'l."{a}" = r."{b}"' for a, b in zip(operator.left_keys, operator.right_keys, strict=True)]
+    on += [operator.residual] if operator.residual != "TRUE" else []
+    return {"on": " AND ".join(on), "select": _items(operator.items)}
+
+
+def _until(operator: IntervalJoin) -> str:
+    """Which sides of a join by time are let go, in words."""
+    sides = {"left": operator.most, "right": operator.least}
+    kept = [side for side, bound in sides.items() if bound is None]
+    if not kept:
+        return " until no partner can come in time"
+    return f"; the {kept[0]} side without end, the other until no partner can come in time"
+
+
+def _seconds(micros: int | None) -> str:
+    return "any" if micros is None else f"{micros / 1e6:g} s"
+
+
+def joins(plan: Plan) -> dict[str, str]:
+    """Of each relation that joins by time: which rows it keeps, and what becomes of those that come later."""
+    found = {}
+    for o in plan.operators.values():
+        if not isinstance(o, IntervalJoin):
+            continue
+        above = (plan.operators[n] for n in plan.ancestors(o.name))
+        times = [plan.times[s.source] for s in above if isinstance(s, Scan) and s.source in plan.times]
+        late = max(t.lateness_seconds for t in times)
+        kept = 0.0 if o.outer else min(t.keep_seconds or 0.0 for t in times)
+        alone = "given out once, with NULLs" if o.outer else "unmatched"
+        replays = f"can be replayed until {kept:,g} s of event time later" if kept else "cannot be replayed"
+        found[o.relation] = (
+            f"keeps the rows of both sides{_until(o)}; a row of the left side that finds none is {alone}; records more "
+            f"than {late:,g} s behind are late letters, which {replays}"
+        )
     return found
 
 
@@ -144,11 +185,12 @@ def settings(operator: Operator) -> dict[str, Any]:
             return {"rules": {r.name: f"{', '.join(r.columns)} ({r.action})" for r in operator.rules}}
         case Lookup():
             return {"join": operator.how, "on": operator.condition, "select": _items(operator.items)}
+        case IntervalJoin():
+            near = f'{_seconds(operator.least)} <= r."{operator.right_time}" - l."{operator.left_time}"'
+            near += f" <= {_seconds(operator.most)}"
+            return {"join": "left" if operator.outer else "inner", **_join(operator), "near": near}
         case Join():
-            pairs = zip(operator.left_keys, operator.right_keys, strict=True)
-            on = [f'l."{a}" = r."{b}"' for a, b in pairs]
-            on += [operator.residual] if operator.residual != "TRUE" else []
-            return {"on": " AND ".join(on), "select": _items(operator.items)}
+            return _join(operator)
         case Aggregate():
             return {"by": list(operator.keys), "select": {c.name: call_text(c) for c in operator.calls}}
         case Keyed():

@@ -10,7 +10,7 @@ from typing import Any
 from dropless.plan.ir import Operator, Plan, Scan
 
 COMMON = {f.name for f in fields(Operator)}
-LATER = frozenset({"closes", "final", "whole", "ends"})
+LATER = frozenset({"closes", "final", "whole", "ends", "side"})
 """Fields that operators were given after ledgers held digests of them: where they say nothing they do not count."""
 
 

@@ -105,15 +105,18 @@ class Unique(Operator):
 
 @dataclass(frozen=True)
 class Late(Operator):
-    """Row-wise. Fate of a row one of whose windows has ended: late, a dead letter of stage `late:RELATION`.
+    """Row-wise. Fate of a row one of whose windows has ended: late, a dead letter of stage `late:RELATION`, or
+    `late:RELATION.left` and `.right`.
 
     The windows that hold `time` end at multiples of `step` after `offset` (microseconds, from 1970); the first of them
-    decides, so that a record is in all of its windows or in none. Of sessions the time itself decides.
+    decides, so that a record is in all of its windows or in none. Of sessions and joins the time itself decides.
     """
 
     time: str = ""
     step: int = 1
     offset: int = 0
+    side: Literal["", "left", "right"] = ""
+    """The side of a join it stands before: there the record's own time is over, and the stage names the side."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,24 @@ class Join(Operator):
     right_keys: tuple[str, ...] = ()
     residual: str = "TRUE"
     items: tuple[Item, ...] = ()
+
+
+@dataclass(frozen=True)
+class IntervalJoin(Join):
+    """A Join whose partners are near in event time: `least` <= right_time - left_time <= `most` (microseconds; None:
+    no bound). A row leaves the state when no partner can come any more.
+
+    `left_closes` and `right_closes` lead from a time to the watermark at which no more row of that time comes. A row
+    whose time is over without a partner is unmatched; where `outer`, of the left side it is given out then, with NULLs.
+    """
+
+    left_time: str = ""
+    right_time: str = ""
+    least: int | None = None
+    most: int | None = None
+    left_closes: int = 1
+    right_closes: int = 1
+    outer: bool = False
 
 
 @dataclass(frozen=True)
@@ -260,7 +281,7 @@ class Deliver(Operator):
     sink_key: tuple[str, ...] = ()
 
 
-STATEFUL = (Unique, Join, Aggregate, Session, Distinct, Meet, Keyed, Last, Collect)
+STATEFUL = (Unique, Join, IntervalJoin, Aggregate, Session, Distinct, Meet, Keyed, Last, Collect)
 ROWWISE = (Filter, Project, Apply, Check, Late, Unnest, Lookup, Union)
 
 

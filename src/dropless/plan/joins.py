@@ -1,12 +1,13 @@
 """Which operator joins each pair of relations in a FROM.
 
-A log meets a table in a Lookup (row-wise), a log in a Join (inner, with an equality) or in a Keyed (outer, semi, anti).
+A log meets a table in a Lookup (row-wise), a log in a Join (inner, with an equality; an IntervalJoin where partners are
+near in event time) or in a Keyed (outer, semi, anti).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 from sqlglot import exp
@@ -16,6 +17,7 @@ from dropless.plan.bind import message, quote
 from dropless.plan.draft import Column, Key, Recompute, Rel, rename_keys
 from dropless.plan.expr import bare, conjunction, inside, names_in, quoted, reference, sql, unparen
 from dropless.plan.from_clause import Factor
+from dropless.plan.nearness import Near, nearness, without_late
 from dropless.plan.pushdown import push_down
 from dropless.plan.query import Env, rename_to
 from dropless.plan.scope import Scope
@@ -173,12 +175,23 @@ def combine(
             "turn the join round so that the log is kept, or read the table as a log",
         )
     pairs, residual = split_equalities(conditions, left, right)
+    if pairs and how in ("inner", "left"):
+        near = nearness(joiner, left, right, pairs, residual, joiner.env.retention)
+        if near is not None and (how == "inner" or (near.most is not None and joiner.env.final)):
+            return _join_near(joiner, left, right, how, pairs, residual, needed, node, near)
+    if joiner.env.retention is not None:
+        said = f"{how.upper()} JOIN of logs cannot let rows go after the retention"
+        raise joiner.env.refuse("plan.retention", said, node, RETENTION)
     if how == "inner" and pairs:
         return _join_logs(joiner, left, right, pairs, residual, needed, node)
     return _keyed(joiner, left, right, how, pairs, residual, needed, node)
 
 
 Pair = tuple[exp.Expr, exp.Expr]
+RETENTION = (
+    "both sides need rows that are never taken back and an event_time of the same type, and the join an equality; "
+    "a LEFT JOIN is given out once (emit: final)"
+)
 
 
 def split_equalities(conditions: list[exp.Expr], left: Side, right: Side) -> tuple[list[Pair], list[exp.Expr]]:
@@ -368,16 +381,65 @@ def _join_logs(
     node: exp.Expr,
 ) -> Side:
     keys, _ = joined_keys(left, right, pairs)
+    return _add_join(joiner, left, right, pairs, residual, needed, node, ir.Join, keys)
+
+
+def _join_near(
+    joiner: Joiner,
+    left: Side,
+    right: Side,
+    how: str,
+    pairs: list[Pair],
+    residual: list[exp.Expr],
+    needed: list[str],
+    node: exp.Expr,
+    near: Near,
+) -> Side:
+    """The join of rows that are near in event time, without those that come when their time is over."""
+    keys, one = joined_keys(left, right, pairs)
+    if how == "left":
+        keys = _inside_keys(left) if one else [a | b for a in _inside_keys(left) for b in _inside_keys(right)]
+    if joiner.env.retention is not None:
+        residual = [*residual, near.condition(joiner.env.retention)]
+    left, left_closes = without_late(joiner, left, near.left, node, "left")
+    right, right_closes = without_late(joiner, right, near.right, node, "right")
+    more = {
+        "least": near.least,
+        "most": near.most,
+        "left_closes": left_closes,
+        "right_closes": right_closes,
+        "outer": how == "left",
+    }
+    return _add_join(joiner, left, right, pairs, residual, needed, node, ir.IntervalJoin, keys, near, more)
+
+
+def _add_join(
+    joiner: Joiner,
+    left: Side,
+    right: Side,
+    pairs: list[Pair],
+    residual: list[exp.Expr],
+    needed: list[str],
+    node: exp.Expr,
+    kind: type[ir.Join],
+    keys: list[Key],
+    near: Near | None = None,
+    more: dict[str, Any] | None = None,
+) -> Side:
+    more = more or {}
     casts = key_casts(joiner, left, right, pairs)
-    wanted = list(dict.fromkeys([*needed, *names_in(residual)]))
+    times = (near.left, near.right) if near else ()
+    wanted = list(dict.fromkeys([*needed, *names_in(residual), *times]))
     left, left_keys = prepared(joiner, left, [a for a, _ in pairs], casts[0], wanted, "left")
     right, right_keys = prepared(joiner, right, [b for _, b in pairs], casts[1], wanted, "right")
-    columns, items = _items(left, right, needed, False)
+    if near is not None:
+        more = {**more, "left_time": left.names[near.left], "right_time": right.names[near.right]}
+    columns, items = _items(left, right, needed, bool(more.get("outer")))
     text = _text(residual, left, right)
     check_condition(joiner.env, text, left, right, node)
     updating = "updating" in (left.rel.changes, right.rel.changes)
     rel = joiner.draft.add(
-        ir.Join,
+        kind,
         joiner.draft.name(joiner.hint, "join"),
         [left.rel, right.rel],
         columns,
@@ -391,6 +453,7 @@ def _join_logs(
         right_keys=tuple(right_keys),
         residual=text,
         items=items,
+        **more,
     )
     return Side(rel, {n: n for n in rel.names()})
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from dropless.plan import refine
 from dropless.plan.kept import ELSEWHERE
 
-STATEFUL = frozenset(("unique", "join", "aggregate", "distinct", "keyed", "last", "collect"))
+STATEFUL = frozenset(("unique", "join", "intervaljoin", "aggregate", "session", "distinct", "keyed", "last", "collect"))
 WHOLE_ROWS = frozenset(("collect", "last"))
 """Kinds that keep rows as they came: a column that rows gain at the end is NULL in those kept before."""
 

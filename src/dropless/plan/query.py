@@ -33,6 +33,8 @@ class Env:
     tables: Mapping[str, Named]
     final: bool = False
     """Whether windows are given out once, when they have ended."""
+    retention: int | None = None
+    """How far apart in event time partners of a join may be, in microseconds, where the transform says it."""
 
     def having(self, name: str, named: Named) -> Env:
         return replace(self, tables={**self.tables, name.lower(): named})

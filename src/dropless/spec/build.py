@@ -259,10 +259,12 @@ class _Builder(Reader):
             self.wrong(what, "SQL text, or a mapping with python and input", node)
             return None
         if node.get("sql") is not None:
-            fields = self.fields(node, what, ("sql", "emit"))
+            fields = self.fields(node, what, ("sql", "emit", "retention"))
             sql = self.text(fields.get("sql"), f'{what}: "sql"')
             emit = self.choice(fields.get("emit"), f'{what}: "emit"', ("early", "final"))
-            return TransformSpec(name, sql=sql, emit=cast(Literal["early", "final"] | None, emit)) if sql else None
+            retention = self.duration(fields.get("retention"), f'{what}: "retention"')
+            said = cast(Literal["early", "final"] | None, emit)
+            return TransformSpec(name, sql=sql, emit=said, retention_seconds=retention) if sql else None
         fields = self.fields(node, what, ("python", "input", "columns"), required=("python", "input"))
         python = self.function(fields.get("python"), what)
         columns = self.columns(fields.get("columns"), what)

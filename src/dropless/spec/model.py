@@ -20,14 +20,19 @@ class EventTime:
     """When a source's records happened: the column, how far out of order they come, and what follows from it.
 
     A split without a record for `idle` does not hold time back in a run without an end. A time more than `max_ahead`
-    after the present is refused. A window that has ended can be corrected until `keep` has passed in event time.
+    after the present is refused. A window that has ended can be corrected until `keep` has passed in event time, or
+    seven days where nothing is said; rows of joins by time stay as long as that only where it is said.
     """
 
     column: str
     lateness_seconds: float = 0.0
     idle_seconds: float = 60.0
     max_ahead_seconds: float = 86_400.0
-    keep_seconds: float = 7 * 86_400.0
+    keep_seconds: float | None = None
+
+    @property
+    def keep_windows_seconds(self) -> float:
+        return 7 * 86_400.0 if self.keep_seconds is None else self.keep_seconds
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class TransformSpec:
     emit: Literal["early", "final"] | None = None
     """Of SQL that groups by windows over event time: results as records come, or once the windows have ended. None:
     final where the relation reaches a sink that appends."""
+    retention_seconds: float | None = None
+    """How far apart in event time partners of a join of this transform may be, and so how long rows are kept."""
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,8 @@ def _transform() -> Schema:
         {"python": _TEXT, "input": _TEXT, "columns": {"type": "object", "additionalProperties": _TEXT}},
         ("python", "input"),
     )
-    return {"anyOf": [_TEXT, _object({"sql": _TEXT, "emit": {"enum": ["early", "final"]}}, ("sql",)), python]}
+    sql = _object({"sql": _TEXT, "emit": {"enum": ["early", "final"]}, "retention": _DURATION}, ("sql",))
+    return {"anyOf": [_TEXT, sql, python]}
 
 
 def _check() -> Schema:

@@ -21,6 +21,7 @@ from dropless.engine.stateful.buffer import Buffer, Slices
 from dropless.engine.stateful.changes import compact
 from dropless.engine.stateful.collect import CollectExecutor
 from dropless.engine.stateful.distinct import DistinctExecutor
+from dropless.engine.stateful.interval import IntervalJoinExecutor
 from dropless.engine.stateful.join import JoinExecutor
 from dropless.engine.stateful.keyed import KeyedExecutor
 from dropless.engine.stateful.last import LastExecutor
@@ -36,6 +37,7 @@ from dropless.plan.ir import (
     Collect,
     Deliver,
     Distinct,
+    IntervalJoin,
     Join,
     Keyed,
     Last,
@@ -56,6 +58,7 @@ EXECUTORS: dict[type[Operator], type[Executor[Any]]] = {
     Aggregate: AggregateExecutor,
     Collect: CollectExecutor,
     Distinct: DistinctExecutor,
+    IntervalJoin: IntervalJoinExecutor,
     Join: JoinExecutor,
     Keyed: KeyedExecutor,
     Last: LastExecutor,

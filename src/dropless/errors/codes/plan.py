@@ -32,6 +32,11 @@ CODES: dict[str, str] = {
         "These hidden columns carry each record's place. "
         "Rename the column in the source's `rename` or with AS."
     ),
+    "plan.retention": (
+        "A transform says `retention`, and no join of it can let rows go by event time. "
+        "Usual cause: a side without event_time, one whose rows change, or a join without an equality. "
+        "Give both sources an event_time, take a window join, or leave retention out; the join then keeps all rows."
+    ),
     "plan.cycle": (
         "Transforms need each other in a circle, so none can be computed first. "
         "Usual cause: a transform that reads its own output. "
