@@ -175,5 +175,6 @@ def _show(report: RunReport, path: str) -> None:
     show_facts(report.facts)
     for source, columns in report.unknown_columns.items():
         click.echo(f'  columns of "{source}" that nothing declares, left out: {", ".join(columns)}')
-    if report.facts["dead_letters"]["open"]:
-        click.echo(f"{report.facts['dead_letters']['open']:,} dead letters: dropless dead-letters list {path}")
+    if count := report.facts["dead_letters"]["open"]:
+        letters = "1 dead letter" if count == 1 else f"{count:,} dead letters"
+        click.echo(f"{letters}: dropless dead-letters list {path}")

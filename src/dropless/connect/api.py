@@ -157,8 +157,8 @@ class Decoder(ABC):
         """Returns every record of the chunk. Never raises because of data."""
 
     @abstractmethod
-    def decode_records(self, records: Sequence[Record], con: Any) -> Decoded:
-        """Returns the records decoded each under its own context, for replay; `positions` are those given."""
+    def decode_records(self, records: Sequence[Record], con: Any, split: str) -> Decoded:
+        """Returns records of `split` decoded each under its own context, for replay; `positions` are those given."""
 
 
 class SplitReader(ABC):

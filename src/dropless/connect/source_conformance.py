@@ -201,21 +201,21 @@ class SourceConformance:
         found = source.fetch(split, record[0], None)
         assert found is not None, f"no record at {record[0]} of {split.id}"
         assert (found.position, found.raw) == record[:2]
-        assert records_of(decoder.decode_records([found], con)) == [record]
+        assert records_of(decoder.decode_records([found], con, split.id)) == [record]
 
     def test_records_decode_together_as_they_do_alone(self, tmp_path: Path) -> None:
         """A replay decodes many records from their bytes, each under its own context, in the order given."""
         self.fill(tmp_path)
         with self.opened(tmp_path) as source, duckdb.connect(config={"threads": 1}) as con:
-            expected, given = [], []
             for split in source.splits():
+                expected, given = [], []
                 for chunk, decoded in zip(c := self.chunks(source, split), self.decoded(source, c), strict=True):
                     contexts = contexts_by_place(decoded, chunk)
                     for record in records_of(decoded):
                         expected.append(record)
                         given.append(Record(record[0], record[1], contexts[record[0]]))
-            found = source.decoder().decode_records(given, con)
-            assert sorted(records_of(found), key=repr) == sorted(expected, key=repr)
+                found = source.decoder().decode_records(given, con, split.id)
+                assert sorted(records_of(found), key=repr) == sorted(expected, key=repr)
 
     def test_decoder_is_total_over_any_bytes(self, tmp_path: Path) -> None:
         """No bytes make it raise: whatever is not a record is broken, and none vanishes."""
@@ -224,7 +224,7 @@ class SourceConformance:
             split = source.splits()[0]
             context = self.chunks(source, split)[0].context
             junk = [b"", b"\x00", b"\xff\xfe\xfd", b"{", b'"', b"\\", b"[]" * 50, b"a,b\nc", bytes(range(256)), b" \t "]
-            found = source.decoder().decode_records([Record(n, raw, context) for n, raw in enumerate(junk)], con)
+            found = source.decoder().decode_records([Record(n, raw, context) for n, raw in enumerate(junk)], con, "")
             assert sorted(record[0] for record in records_of(found)) == list(range(len(junk)))
 
     def test_reader_at_the_end_gives_nothing_more(self, tmp_path: Path) -> None:

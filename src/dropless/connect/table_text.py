@@ -36,7 +36,7 @@ class TableDecoder(Decoder):
         positions = np.arange(first, first + chunk.data.num_rows, dtype=np.int64)
         return self._decode(chunk.data, positions, None, chunk.context, con)
 
-    def decode_records(self, records: Sequence[Record], con: Any) -> Decoded:
+    def decode_records(self, records: Sequence[Record], con: Any, split: str) -> Decoded:
         groups: dict[bytes, list[Record]] = {}
         for record in records:
             groups.setdefault(record.context, []).append(record)

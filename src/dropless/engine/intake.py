@@ -110,7 +110,7 @@ class Intake:
 
     def retake(self, records: Sequence[Record], split: str, number: int) -> Taken:
         """Decodes records that were read before, for replay; each keeps its position."""
-        return self._judge(self._decoder.decode_records(records, self._con), split, number)
+        return self._judge(self._decoder.decode_records(records, self._con, split), split, number)
 
     def _judge(self, decoded: Decoded, split: str, number: int) -> Taken:
         count = decoded.rows.num_rows

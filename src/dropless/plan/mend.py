@@ -167,7 +167,8 @@ class Comparison:
         was, now = self.old["sources"][source], self.new["sources"][source]
         reasons = []
         for name in sorted({*was["settings"], *now["settings"]} - ELSEWHERE):
-            a, b = was["settings"].get(name), now["settings"].get(name)
+            # A setting that an earlier version did not have was as one that says nothing.
+            a, b = was["settings"].get(name) or None, now["settings"].get(name) or None
             if a != b and not (name == "max_record_bytes" and a is not None and b is not None and b > a):
                 reasons.append(f'setting {name} of source "{source}" changed')
         if was["connector"] != now["connector"]:

@@ -16,6 +16,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from dropless.connect.api import Field
 from dropless.contract.model import Contract
@@ -169,6 +170,20 @@ def _parts(made: list[Row]) -> list[list[Row]]:
 
 def _text(value: Any) -> str:
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def in_files(
+    metadata: Mapping[str, str], columns: Sequence[Field], made: list[Row]
+) -> tuple[list[Field], list[Row], str]:
+    """The columns that are in a file itself, the rows of these, and the folders that say the others."""
+    own = [f for f in columns if f.name not in metadata.values()]
+    prefix = "partition."
+    below = [
+        f"{quote(part.removeprefix(prefix))}={quote(_text(made[0][column]), safe='')}"
+        for part, column in metadata.items()
+        if part.startswith(prefix)
+    ]
+    return own, [{f.name: row[f.name] for f in own} for row in made], "/".join(below)
 
 
 def write_csv(config: Any, columns: Sequence[Field], made: list[Row], into: Path) -> None:

@@ -289,7 +289,9 @@ def _generated(
         "parquet": generate.write_parquet,
     }
     if spec.connector in write:
-        write[spec.connector](spec.config, contract.fields, made, into)
+        own, rows, below = generate.in_files(spec.config.metadata, contract.fields, made)
+        (into / below).mkdir(parents=True, exist_ok=True)
+        write[spec.connector](spec.config, own, rows, into / below)
         return _local(spec)
     if spec.connector in targets.DATABASES:
         path = into / targets.DATABASES[spec.connector]

@@ -254,7 +254,7 @@ def test_an_edited_record_is_decoded_under_the_declared_types(target: Target) ->
     ]
     source = source_of(target, fields)
     with duckdb.connect() as con:
-        decoded = source.decoder().decode_records([Record(n, r, context) for n, r in enumerate(raws)], con)
+        decoded = source.decoder().decode_records([Record(n, r, context) for n, r in enumerate(raws)], con, "")
     assert [(r["id"], str(r["price"])) for r in decoded.rows.to_pylist()] == [
         (1, "12345678901234567890.12"), (2, "0.50"), (None, "None")
     ]  # fmt: skip

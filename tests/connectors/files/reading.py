@@ -103,6 +103,6 @@ def read(source: Source[Any], split: str | None = None) -> list[Seen]:
         return [seen for s in splits for chunk in chunks(source, s) for seen in shown(decoder.decode(chunk, con))]
 
 
-def replayed(source: Source[Any], records: list[Record]) -> list[Seen]:
+def replayed(source: Source[Any], records: list[Record], split: str = "") -> list[Seen]:
     with session() as con:
-        return shown(source.decoder().decode_records(records, con))
+        return shown(source.decoder().decode_records(records, con, split))

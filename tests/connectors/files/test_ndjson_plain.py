@@ -76,7 +76,7 @@ def ways(con: Any, found: list[bytes], fields: tuple[Field, ...] = TYPED, drift:
     records = [Record(7 * i, line) for i, line in enumerate(found)]
     for decoder, library in ((NdjsonDecoder, native.library), (NdjsonDecoder, None), (OneByOne, None)):
         made = decoder(fields, rename, LIMIT, drift, library)
-        yield everything(made.decode(chunk, con)), everything(made.decode_records(records, con))
+        yield everything(made.decode(chunk, con)), everything(made.decode_records(records, con, ""))
 
 
 MORE = (

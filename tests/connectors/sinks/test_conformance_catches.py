@@ -102,9 +102,9 @@ class LinesDecoder(Decoder):
         for line in chunk.data.split(b"\n")[:-1]:
             records.append(Record(at, line))
             at += len(line) + 1
-        return self.decode_records(records, con)
+        return self.decode_records(records, con, chunk.split)
 
-    def decode_records(self, records: Sequence[Record], con: Any) -> Decoded:
+    def decode_records(self, records: Sequence[Record], con: Any, split: str) -> Decoded:
         good, broken = [], []
         for record in records:
             try:

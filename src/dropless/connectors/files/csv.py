@@ -49,10 +49,10 @@ class CsvSource(TextSource[CsvConfig]):
             reader.begin_at(head.before[at:])
         return reader
 
-    def decoder(self) -> CsvDecoder:
-        return CsvDecoder(self.config, self.fields(), self.context.drift)
+    def plain_decoder(self) -> CsvDecoder:
+        return CsvDecoder(self.config, self.inner_fields(), self.context.drift)
 
-    def discover(self) -> tuple[Field, ...]:
+    def found(self) -> tuple[Field, ...]:
         columns = Columns(mixed="VARCHAR")
         for split in spread(self.splits()):
             reader = self.open(split, None)
@@ -80,7 +80,7 @@ class CsvSource(TextSource[CsvConfig]):
             dialect = dialect_of(self.config, encoding, unit)
             mark = byte_order_mark(encoding, data)
             if not self.config.header:
-                width = len(self.context.fields) if self.context.fields is not None else None
+                width = len(self.inner_fields()) if self.context.fields is not None else None
                 return Head(mark, mark, mark if unit > 1 else b"", None, dialect, width)
             final = False
             while True:

@@ -91,7 +91,7 @@ class CsvDecoder(Decoder):
         before = chunk.broken if isinstance(chunk, FileChunk) else ()
         return joined([found], before) if before else found
 
-    def decode_records(self, records: Sequence[Record], con: Any) -> Decoded:
+    def decode_records(self, records: Sequence[Record], con: Any, split: str) -> Decoded:
         groups: dict[bytes, list[Record]] = {}
         for record in records:
             groups.setdefault(record.context, []).append(record)

@@ -33,6 +33,10 @@ class FileConfig:
         "written to for `settle`.",
         default=False,
     )
+    metadata: dict[str, str] = field(
+        "Where a record is -> the column it becomes: file, position, partition.NAME (of a folder NAME=VALUE).",
+        default_factory=dict,
+    )
     settle: str = field(
         "How long a local file must have been left alone before a watching run takes it for complete.", default="500ms"
     )

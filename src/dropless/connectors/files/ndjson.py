@@ -42,10 +42,10 @@ class NdjsonSource(TextSource[NdjsonConfig]):
             reader.skip_mark()
         return reader
 
-    def decoder(self) -> NdjsonDecoder:
-        return NdjsonDecoder(self.fields(), self.config.rename, self.config.max_record_bytes, self.context.drift)
+    def plain_decoder(self) -> NdjsonDecoder:
+        return NdjsonDecoder(self.inner_fields(), self.config.rename, self.config.max_record_bytes, self.context.drift)
 
-    def discover(self) -> tuple[Field, ...]:
+    def found(self) -> tuple[Field, ...]:
         columns, rename = Columns(mixed="JSON"), Rename(self.config.rename, ())
         for split in spread(self.splits()):
             reader = self.open(split, None)

@@ -47,7 +47,7 @@ class NdjsonDecoder(Decoder):
         before = chunk.broken if isinstance(chunk, FileChunk) else ()
         return joined([found], before) if before else found
 
-    def decode_records(self, records: Sequence[Record], con: Any) -> Decoded:
+    def decode_records(self, records: Sequence[Record], con: Any, split: str) -> Decoded:
         raws = [r.raw for r in records]
         lengths = np.array([len(raw) for raw in raws], np.int64)
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths + 1)])[:-1]

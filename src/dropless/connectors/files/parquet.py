@@ -10,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from dropless.connect.api import Chunk, Field, Offset, Record, Source, SourceContext, Split, SplitReader
+from dropless.connect.api import Chunk, Decoder, Field, Offset, Record, Source, SourceContext, Split, SplitReader
+from dropless.connect.around import default_fields, refuse_bad_metadata
 from dropless.connect.config import field
 from dropless.connectors.files.location import FileConfig, Location, mapped
+from dropless.connectors.files.metadata import PARTS, beside, inner_fields, types_of
 from dropless.connectors.files.parquet_decode import ParquetDecoder, duck_types, renamed
 from dropless.connectors.files.parquet_json import plain_schema, plain_table, row_json
 from dropless.connectors.files.sample import spread, wider
@@ -37,6 +39,7 @@ class ParquetSource(Source[ParquetConfig]):
 
     def __init__(self, config: ParquetConfig, context: SourceContext) -> None:
         super().__init__(config, context)
+        refuse_bad_metadata(config.metadata, context.fields, context.name, types_of, PARTS)
         self.location = Location(config, context.folder)
         self.watch = Watch(config, remote=self.location.remote)
 
@@ -63,9 +66,10 @@ class ParquetSource(Source[ParquetConfig]):
             raise
         return ParquetReader(split.id, file, int(start.value) if start else 0, self.context.chunk_bytes)
 
-    def decoder(self) -> ParquetDecoder:
+    def decoder(self) -> Decoder:
         fields = self.discover() if self.context.fields is None else self.context.fields
-        return ParquetDecoder(fields, self.config.rename, self.context.drift)
+        own = inner_fields(fields, self.config.metadata)
+        return beside(ParquetDecoder(own, self.config.rename, self.context.drift), fields, self.config.metadata)
 
     def digest(self, split: Split, start: Offset | None, next: Offset) -> str:
         file = ParquetFile(self.location, split.id)
@@ -94,7 +98,8 @@ class ParquetSource(Source[ParquetConfig]):
                     found[name] = type_ if name not in found else _both(found[name], type_)
             finally:
                 file.close()
-        return tuple(Field(name, type_) for name, type_ in found.items())
+        own = inner_fields([Field(name, type_) for name, type_ in found.items()], self.config.metadata)
+        return (*own, *default_fields(self.config.metadata, types_of))
 
     def _refuse_twice(self, file: ParquetFile) -> None:
         names = renamed(file.schema.names, self.config.rename)

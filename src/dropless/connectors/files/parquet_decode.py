@@ -45,7 +45,7 @@ class ParquetDecoder(Decoder):
 
         return self._decode(table, positions, raw, [], chunk.context, con)
 
-    def decode_records(self, records: Sequence[Record], con: Any) -> Decoded:
+    def decode_records(self, records: Sequence[Record], con: Any, split: str) -> Decoded:
         groups: dict[bytes, list[Record]] = {}
         for record in records:
             groups.setdefault(record.context, []).append(record)

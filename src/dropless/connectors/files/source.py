@@ -10,10 +10,12 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from dropless.connect.api import Broken, Field, Offset, Record, Source, SourceContext, Split, SplitReader
+from dropless.connect.api import Broken, Decoder, Field, Offset, Record, Source, SourceContext, Split, SplitReader
+from dropless.connect.around import default_fields, refuse_bad_metadata
 from dropless.connect.config import field
 from dropless.connectors.files.chunk import KEPT_OF_LONG, LONG, FileChunk, Segments, text_of, too_long
 from dropless.connectors.files.location import FileConfig, Location
+from dropless.connectors.files.metadata import PARTS, beside, inner_fields, types_of
 from dropless.connectors.files.stream import ByteStream, Digest
 from dropless.connectors.files.watch import Watch
 from dropless.errors import Problem
@@ -49,6 +51,7 @@ class TextSource(Source[T], Generic[T]):
 
     def __init__(self, config: T, context: SourceContext) -> None:
         super().__init__(config, context)
+        refuse_bad_metadata(config.metadata, context.fields, context.name, types_of, PARTS)
         self.location = Location(config, context.folder)
         self.watch = Watch(config, remote=self.location.remote)
         self._begins: dict[str, list[int]] = {}
@@ -95,6 +98,24 @@ class TextSource(Source[T], Generic[T]):
         if self.context.fields is None:
             self.context = replace(self.context, fields=self.discover())
         return self.context.fields or ()
+
+    def inner_fields(self) -> tuple[Field, ...]:
+        """The fields that are in the files themselves."""
+        return inner_fields(self.fields(), self.config.metadata)
+
+    def discover(self) -> tuple[Field, ...]:
+        return (*inner_fields(self.found(), self.config.metadata), *default_fields(self.config.metadata, types_of))
+
+    @abstractmethod
+    def found(self) -> tuple[Field, ...]:
+        """The columns found in the files, with inferred types."""
+
+    def decoder(self) -> Decoder:
+        return beside(self.plain_decoder(), self.fields(), self.config.metadata)
+
+    @abstractmethod
+    def plain_decoder(self) -> Decoder:
+        """Returns a decoder of what is in the files themselves."""
 
     def fetch(self, split: Split, position: int, start: Offset | None) -> Record | None:
         known = self._begins.setdefault(split.id, [])

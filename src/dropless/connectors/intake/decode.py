@@ -29,7 +29,7 @@ class EventDecoder(Decoder):
         items = events.items
         return self._decode(events.values, events.numbers, lambda i: Around(items[i].time, items[i].around), con)
 
-    def decode_records(self, records: Sequence[Record], con: Any) -> Decoded:
+    def decode_records(self, records: Sequence[Record], con: Any, split: str) -> Decoded:
         known = [around_of(r.context) for r in records]
         numbers = np.array([r.position for r in records], np.int64)
         return self._decode([bytes(r.raw) for r in records], numbers, lambda i: known[i], con)

@@ -33,7 +33,7 @@ class KafkaDecoder(Decoder):
         items = messages.items
         return self._decode(messages.values, messages.offsets, lambda i: around(items[i]), con)
 
-    def decode_records(self, records: Sequence[Record], con: Any) -> Decoded:
+    def decode_records(self, records: Sequence[Record], con: Any, split: str) -> Decoded:
         known = [unpack(r.context) for r in records]
         values = [None if a.null and not r.raw else bytes(r.raw) for r, a in zip(records, known, strict=True)]
         offsets = np.array([r.position for r in records], np.int64)

@@ -42,4 +42,4 @@ class CsvValues(ValueDecoder):
         self._decoder = CsvDecoder(config, fields, drift)
 
     def decode(self, values: Sequence[bytes], con: Any) -> Decoded:
-        return self._decoder.decode_records([Record(i, value) for i, value in enumerate(values)], con)
+        return self._decoder.decode_records([Record(i, value) for i, value in enumerate(values)], con, "")

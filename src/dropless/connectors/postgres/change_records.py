@@ -174,8 +174,8 @@ class ChangeDecoder(Decoder):
     def decode(self, chunk: Chunk, con: Any) -> Decoded:
         return self._judged(self._inner.decode(chunk, con))
 
-    def decode_records(self, records: Sequence[Record], con: Any) -> Decoded:
-        return self._judged(self._inner.decode_records(records, con))
+    def decode_records(self, records: Sequence[Record], con: Any, split: str) -> Decoded:
+        return self._judged(self._inner.decode_records(records, con, split))
 
     def _judged(self, decoded: Decoded) -> Decoded:
         rows = decoded.rows
