@@ -41,6 +41,13 @@ from_now = click.option(
 )
 
 
+without_missing = click.option(
+    "--without-missing",
+    is_flag=True,
+    help="Read everything again although committed splits are not there any more: their rows go.",
+)
+
+
 ISO = re.compile(r"\d{4}(-\d\d(-\d\d([T ]\d\d(:\d\d(:\d\d(\.\d+)?)?)?)?)?)?(Z|[+-]\d\d:?\d\d)?")
 
 

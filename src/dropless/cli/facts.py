@@ -13,10 +13,10 @@ from dropless.cli.output import number, table
 def show_facts(facts: Mapping[str, Any]) -> None:
     """For each path where every record went, for each sink what was given to the target, and the rules that failed.
 
-    Of a stopped run: where they would have gone, and what was withheld; no target saw any of it (L10).
+    Of a run that was stopped or given up: where they would have gone, what was withheld; no target saw any of it (L10).
     """
     went, given = "where the records went", "rows given to it"
-    if facts["status"] == "stopped":
+    if facts["status"] == "stopped" or (facts["status"] == "failed" and facts["gated"]):
         went, given = "where the records would have gone", "rows withheld"
     rows = []
     for p in facts["paths"]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from dropless.cli.common import as_json, definition, from_now, guarded, iso, take_over, which, workers
+from dropless.cli.common import as_json, definition, from_now, guarded, iso, take_over, which, without_missing, workers
 from dropless.cli.completion import complete_sources
 from dropless.cli.facts import show_facts
 from dropless.cli.output import print_json, print_problems
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @as_json
 @take_over
 @click.option("--full", is_flag=True, help="Read everything again and replace every target's contents.")
+@without_missing
 @click.option(
     "--close-windows", is_flag=True, help="The end of the input ends every window; what comes for one later is late."
 )
@@ -41,6 +42,7 @@ def run(
     as_json: bool,
     take_over: bool,
     full: bool,
+    without_missing: bool,
     close_windows: bool,
     once: bool,
     from_now: bool,
@@ -61,12 +63,15 @@ def run(
     from dropless.engine.run import Options, goes_on
     from dropless.engine.run import run as execute
 
+    if without_missing and not full:
+        raise click.UsageError("--without-missing goes with --full")
     project = load_one(path, pipeline)
     project.require()
     options = Options(
         kind="backfill" if full else "run",
         take_over=take_over,
         full=full,
+        without_missing=without_missing,
         from_now=from_now,
         workers=workers,
         once=once,
@@ -89,6 +94,7 @@ def run(
 @click.option("--until", metavar="DATE", callback=iso, help="Splits whose date is before this (ISO).")
 @click.option("--source", metavar="NAME", help="Only this source.", shell_complete=complete_sources)
 @click.option("--full", is_flag=True, help="Everything again; targets are replaced when the new contents are complete.")
+@without_missing
 @workers
 @guarded
 def backfill(
@@ -100,6 +106,7 @@ def backfill(
     until: str | None,
     source: str | None,
     full: bool,
+    without_missing: bool,
     workers: int,
 ) -> None:
     """Read a range that was never run, or committed ranges again.
@@ -120,6 +127,7 @@ def backfill(
     with View(quiet=as_json) as view:
         options = Options(
             full=full,
+            without_missing=without_missing,
             selection=Selection(splits, since, until),
             source=source,
             workers=workers,

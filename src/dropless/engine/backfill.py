@@ -37,7 +37,7 @@ def backfill(project: Project, options: Options) -> RunReport:
         note = "no split matches; dropless plan --json names those there are to read"
         return replace(report, notes=(*report.notes, note))
     named = ", ".join(split for _, split in again[:3]) + (f" and {len(again) - 3} more" if len(again) > 3 else "")
-    note = f"{named}: committed before, with its rows in results with others; everything was computed again"
+    note = f"{named}: committed before, with its rows in results with others; everything is computed again"
     return replace(run(project, replace(options, full=True, selection=Selection(), source=None)), notes=(note,))
 
 

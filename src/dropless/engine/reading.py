@@ -13,6 +13,7 @@ from dropless.errors import ConnectorError, Problem
 from dropless.ledger.records import Progress, Range, SplitFact
 
 Key = tuple[str, str]
+MISSING = "is missing"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Backlog:
     pending: list[Pending] = field(default_factory=list)
     changed: list[Problem] = field(default_factory=list)
     touched: list[SplitFact] = field(default_factory=list)
+    missing: list[Problem] = field(default_factory=list)
+    """Committed splits that cannot be read again, although everything is to be."""
 
     @property
     def bytes(self) -> int:
@@ -100,8 +103,23 @@ def survey(
         backlog.pending.append(Pending(name, split, numbers[key], start, growing))
     for (owner, split_id), done in progress.items():
         if owner == name and split_id not in listed and done.records and split_id not in explained:
-            backlog.changed.append(_changed(name, split_id, "is missing"))
+            backlog.changed.append(_changed(name, split_id, MISSING))
     return backlog
+
+
+def gone(name: str, source: Source[Any], splits: list[Split], progress: Mapping[Key, Progress]) -> list[Problem]:
+    """Committed splits that are not there any more: read without them, everything would lack their rows."""
+    committed = committed_splits(name, progress)
+    explained = source.reconcile(splits, sorted(committed))[2]
+    lost = sorted(s for s in committed - {s.id for s in splits} - explained if progress[name, s].records)
+    return [
+        Problem(
+            "source.changed",
+            f'committed split "{split}" of source "{name}" is missing: read without it, everything would lack its rows',
+            hint="put the file back; or let its rows go: add --without-missing",
+        )
+        for split in lost
+    ]
 
 
 def _difference(
@@ -128,10 +146,12 @@ def _difference(
 
 
 def _changed(source: str, split: str, what: str) -> Problem:
+    back = "put the original file back"
+    again = f'to take it again: dropless backfill --source {source} --split "{split}" (or {back})'
     return Problem(
         "source.changed",
         f'committed split "{split}" of source "{source}" {what}; its committed rows stay, nothing of it was read',
-        hint=f'to take it again: dropless backfill --source {source} --split "{split}" (or put the original file back)',
+        hint=back if what == MISSING else again,
     )
 
 

@@ -105,7 +105,14 @@ def resumed_options(options: Options, run: Run | None, ledger: Ledger) -> Option
     source = run.details.get("source")
     rereads = bool(run.details.get("full"))
     return replace(
-        options, kind=run.kind, full=full, rereads=rereads, selection=selection, source=source, from_now=from_now
+        options,
+        kind=run.kind,
+        full=full,
+        rereads=rereads,
+        without_missing=options.without_missing or bool(run.details.get("without_missing")),
+        selection=selection,
+        source=source,
+        from_now=from_now,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ from dropless.engine.live import LiveCursor
 from dropless.engine.placed import placed
 from dropless.engine.project import Project, contract_texts, evolved
 from dropless.engine.publish import Publisher
-from dropless.engine.reading import Backlog, Cursor, Pending, Selection, committed_splits, survey
+from dropless.engine.reading import Backlog, Cursor, Pending, Selection, committed_splits, gone, survey
 from dropless.engine.report import WAITING, Progress, RunReport
 from dropless.engine.retry import Backoff, Policy, with_retries
 from dropless.engine.timeline import NEVER, Ticket, Timeline
@@ -45,6 +45,8 @@ class Options:
     from_now: bool = False
     rereads: bool = False
     """True for a full backfill that is resumed after its first epoch."""
+    without_missing: bool = False
+    """A full backfill goes on although committed splits are not there any more: their rows go."""
     selection: Selection = field(default_factory=Selection)
     source: str | None = None
     workers: int = 0
@@ -145,21 +147,32 @@ class Runner:
         self.bytes_total = backlog.bytes
         try:
             outcome = self._release(run, publisher) if live and run.gated else None
+            if backlog.missing:
+                outcome = self._give_up(run, backlog.missing)
             if outcome is None:
                 outcome = self._epochs(run, tools, cursor, publisher, resumed=recovered.run is not None)
+            if outcome is None and cursor.failed and (self.options.full or self.options.rereads):
+                outcome = self._give_up(run, cursor.failed)
             if outcome is None:
                 judge = verdicts.end if live else verdicts.close
                 outcome = judge(self.project, self.ledger, self.generation, run)
             tools.tables.settle()
-            if live or outcome.status != "stopped":
+            if live or outcome.status == "succeeded":
                 publisher.finish()
-            if outcome.status == "stopped":
+            if outcome.status != "succeeded":
                 publisher.discard()
         except ConnectorError as error:
             found = (*backlog.changed, *cursor.failed, *error.problems)
             return self._report(run, "failed", (str(error.problems[0].message),), found, tools)
-        found = (*backlog.changed, *cursor.failed, *publisher.problems)
+        found = (*backlog.missing, *backlog.changed, *cursor.failed, *publisher.problems)
         return self._report(run, outcome.status, outcome.reasons, found, tools)
+
+    def _give_up(self, run: Run, problems: Sequence[Problem]) -> verdicts.Closed:
+        """A full backfill that could not read everything ends and leaves no trace: what it could not read would be gone
+        from the targets (L7)."""
+        reason = "not everything could be read again"
+        self.ledger.finish_run(self.generation, run, "failed", f"{reason}: {problems[0].message}")
+        return verdicts.Closed("failed", (f"{reason}; the targets are as they were",))
 
     def _goes_on(self, run: Run, tools: Tools) -> bool:
         """Whether the run goes on until it is stopped; its unbounded sources know it then."""
@@ -212,6 +225,7 @@ class Runner:
             details={
                 "full": self.options.full,
                 "from_now": self.options.from_now,
+                "without_missing": self.options.without_missing,
                 "source": self.options.source,
                 "selection": {"splits": selection.splits, "since": selection.since, "until": selection.until},
             },
@@ -230,6 +244,8 @@ class Runner:
             source.known, source.anew = committed_splits(name, committed), self.options.full
             with placed(self.project.spec, "sources", name):
                 splits = with_retries(source.splits, policy=self.policy, tell=self._waiting)
+            if self.options.full and not self.options.without_missing:
+                backlog.missing += gone(name, source, splits, committed)
             numbers = self.ledger.number_splits(self.project.name, [(name, s.id) for s in splits])
             tools.setup.split_sources.update({n: s for (s, _), n in numbers.items()})
             tools.split_names.update({n: i for (_, i), n in numbers.items()})
